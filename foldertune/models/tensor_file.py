@@ -1,0 +1,128 @@
+"""The header of a safetensors file, read with distrust: what is in it, why it is refused. Needs no tensor library.
+
+Format: 8 bytes little-endian length, that many bytes of JSON {name: {dtype, shape, data_offsets}}, then the tensors.
+Source: the safetensors format description; its own reader checks again what is checked here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foldertune.errors import DataError, MissingError
+
+MAX_HEADER_BYTES = 10_000_000  # ViT-L needs 40 kB; the cap keeps a lying header from costing memory and seconds
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_PICKLE_MARKS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # zip archive (torch), bare pickle
+_TAR_MARK = slice(257, 262)  # "ustar" stands here in a tar archive, torch's oldest form
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFacts:
+    """One tensor of a file: dtype as safetensors names it, such as "F32", and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(path: Path) -> dict[str, TensorFacts]:
+    """Names, dtypes and shapes of a safetensors file, judged by content, not by its name.
+
+    Raises MissingError where no file is, DataError for a pickle (with the way to convert it) and anything damaged.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(512)
+            length = int.from_bytes(start[:8], "little")
+            honest = len(start) > 8 and start[8:9] == b"{" and length <= size - 8
+            if not honest or length > MAX_HEADER_BYTES:
+                raise DataError(_not_safetensors(path, start, length=length, size=size))
+            file.seek(8)
+            header = file.read(length)
+    except FileNotFoundError as error:
+        raise MissingError(f"The weights file {path} does not exist. Check the path given with --weights.") from error
+    except OSError as error:
+        raise MissingError(f"The weights file {path} cannot be read: {error.strerror or error}.") from error
+    try:
+        return _checked(_parsed(header), num_data_bytes=size - 8 - length)
+    except ValueError as error:
+        raise DataError(f"The weights file {path} is damaged: {error}. Fetch or write it again.") from error
+
+
+def _not_safetensors(path: Path, start: bytes, *, length: int, size: int) -> str:
+    if start.startswith(_PICKLE_MARKS) or start[_TAR_MARK] == b"ustar":
+        return (
+            f"{path} is a pickle or an archive of pickles, which can run any code when opened, so it is not opened. "
+            f"Where you trust it, convert it once: {conversion_command(path)}"
+        )
+    if start[8:9] == b"{":
+        return (
+            f"The weights file {path} is damaged: its header claims {length:,} bytes, the file has {size:,} "
+            f"and a header may have {MAX_HEADER_BYTES:,}. Fetch or write it again."
+        )
+    return (
+        f"{path} is not a safetensors file ({size:,} bytes). "
+        "Accepted with --weights: imagenet, a tag, a .safetensors file, or random."
+    )
+
+
+def conversion_command(path: Path) -> str:
+    """The command that turns a pickled checkpoint of tensors into safetensors, without running code from it."""
+    code = (
+        "from torch import load; from safetensors.torch import save_file; "
+        f"t = load({str(path)!r}, map_location='cpu', weights_only=True); t = t.get('state_dict', t); "
+        f"save_file({{k: v.contiguous() for k, v in t.items()}}, {str(path.with_suffix('.safetensors'))!r})"
+    )
+    return f'python -c "{code}"'
+
+
+def _parsed(header: bytes) -> dict[str, Any]:
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            raise ValueError("a name stands twice in its header")
+        return table
+
+    try:
+        content = json.loads(header, object_pairs_hook=refuse_duplicates)
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise ValueError("its header is not readable JSON") from error
+    except json.JSONDecodeError as error:
+        raise ValueError("its header is not valid JSON") from error
+    if not isinstance(content, dict):
+        raise ValueError("its header is not a table")  # noqa: TRY004  # the file is at fault, not a caller's type
+    content.pop("__metadata__", None)
+    return content
+
+
+def _checked(content: Mapping[str, Any], *, num_data_bytes: int) -> dict[str, TensorFacts]:
+    """Each entry well formed, and together they cover the data exactly once."""
+    facts, spans = {}, []
+    for name, entry in content.items():
+        try:
+            dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"the entry of {name[:80]!r} is incomplete") from error
+        numbers = (*shape, begin, end)
+        if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or len(shape) > 8:
+            raise ValueError(f"the shape or place of {name[:80]!r} is impossible")
+        if not isinstance(dtype, str) or dtype not in _BYTES:
+            raise ValueError(f"{name[:80]!r} has the type {str(dtype)[:20]!r}; known: {', '.join(_BYTES)}")
+        needed = math.prod(shape) * _BYTES[dtype]
+        if end - begin != needed:
+            raise ValueError(f"{name[:80]!r} has {end - begin:,} bytes, its shape and type need {needed:,}")
+        facts[name] = TensorFacts(dtype, shape)
+        spans.append((begin, end))
+    reached = 0
+    for begin, end in sorted(spans):
+        if begin != reached:
+            raise ValueError("its tensors overlap or leave gaps")
+        reached = end
+    if reached != num_data_bytes:
+        raise ValueError(f"its tensors need {reached:,} bytes, the file holds {num_data_bytes:,} (cut short?)")
+    return facts
