@@ -16,7 +16,7 @@ def build(name: str, *, num_classes: int, v1: bool = False) -> Network:
     Raises SettingsError for a name that is not in the catalogue, and for v1 where there is no bottleneck.
     """
     from foldertune.errors import SettingsError
-    from foldertune.models.catalog import ResNetShape, shape_of
+    from foldertune.models.architecture import ResNetShape, shape_of
 
     shape = shape_of(name)
     if num_classes < 1:

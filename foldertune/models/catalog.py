@@ -1,66 +1,82 @@
-"""What is known about each network and its published weights, without importing torch."""
+"""What is known about each network, for the catalogue and for whoever must choose. Does not import torch."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from foldertune.errors import SettingsError
+from foldertune.models.advice import ADVICE
+from foldertune.models.architecture import SHAPES, ResNetShape, Shape, ViTShape, cost_of, shape_of
+from foldertune.models.published import PUBLISHED, WeightsFacts
 
-
-@dataclass(frozen=True, slots=True)
-class ResNetShape:
-    """A column of table 1 of the ResNet paper. blocks: how many per stage; bottleneck: of three convolutions, else two."""
-
-    depth: int
-    blocks: tuple[int, int, int, int]
-    bottleneck: bool
-
-    @property
-    def expansion(self) -> int:
-        return 4 if self.bottleneck else 1
-
-    @property
-    def feature_size(self) -> int:
-        return 512 * self.expansion
+__all__ = ["ModelFacts", "WeightsFacts", "list_models", "model_facts"]
 
 
 @dataclass(frozen=True, slots=True)
-class ViTShape:
-    """A row of table 1 of the ViT paper: equal blocks of `width` values per token, on patches of `patch_px` square."""
+class ModelFacts:
+    """One network of the catalogue. weights[0] is what `imagenet` means for it."""
 
     name: str
-    num_blocks: int
-    width: int
-    num_heads: int
-    patch_px: int = 16
-    image_px: int = 224
-
-    @property
-    def num_tokens(self) -> int:
-        """Patches of the picture, and the class token."""
-        return (self.image_px // self.patch_px) ** 2 + 1
-
-
-RESNETS: Mapping[int, ResNetShape] = {
-    18: ResNetShape(18, (2, 2, 2, 2), bottleneck=False),
-    34: ResNetShape(34, (3, 4, 6, 3), bottleneck=False),
-    50: ResNetShape(50, (3, 4, 6, 3), bottleneck=True),
-    101: ResNetShape(101, (3, 4, 23, 3), bottleneck=True),
-    152: ResNetShape(152, (3, 8, 36, 3), bottleneck=True),
-}
-SHAPES: Mapping[str, ResNetShape | ViTShape] = {
-    **{f"resnet{depth}": shape for depth, shape in RESNETS.items()},
-    "vit_base": ViTShape("vit_base", num_blocks=12, width=768, num_heads=12),
-    "vit_large": ViTShape("vit_large", num_blocks=24, width=1024, num_heads=16),
-}
+    title: str
+    family: Literal["resnet", "vit"]
+    timm_name: str  # "architecture" in config.json
+    depth: int  # layers with weights for ResNets (shortcut projections not counted), blocks for ViTs
+    layers: str  # how that number comes about
+    stages: tuple[int, ...]  # blocks per stage, without the stem
+    channels: tuple[int, ...]  # channels, or values per token, that leave each of these stages
+    feature_size: int
+    parameters: int  # with 1000 classes
+    multiply_adds: int  # at 224 px with 1000 classes
+    size_mb: float  # float32, 10^6 bytes
+    input_px: int
+    weights: tuple[WeightsFacts, ...]
+    strengths: tuple[str, ...]
+    take_when: tuple[str, ...]
+    paper: str
 
 
-def shape_of(name: str) -> ResNetShape | ViTShape:
-    """The architecture's description. Raises SettingsError with the names nearest to an unknown one."""
-    if name not in SHAPES:
-        near = difflib.get_close_matches(name.lower(), SHAPES, n=2, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise SettingsError(f"There is no model '{name}'. Accepted: {', '.join(SHAPES)}.{hint}")
-    return SHAPES[name]
+def list_models() -> tuple[ModelFacts, ...]:
+    """Every network of the catalogue, smallest of each family first."""
+    return tuple(model_facts(name) for name in SHAPES)
+
+
+def model_facts(name: str) -> ModelFacts:
+    """What is known about one network. Raises SettingsError with the accepted names for an unknown one."""
+    shape, advice = shape_of(name), ADVICE[name]
+    cost, is_resnet = cost_of(shape), isinstance(shape, ResNetShape)
+    return ModelFacts(
+        name=name,
+        title=f"ResNet-{shape.depth}" if isinstance(shape, ResNetShape) else _vit_title(shape),
+        family="resnet" if is_resnet else "vit",
+        timm_name=name if isinstance(shape, ResNetShape) else f"{name}_patch{shape.patch_px}_{shape.image_px}",
+        depth=shape.depth if isinstance(shape, ResNetShape) else shape.num_blocks,
+        layers=_layers(shape),
+        stages=shape.blocks if isinstance(shape, ResNetShape) else (shape.num_blocks // 4,) * 4,
+        channels=shape.channels if isinstance(shape, ResNetShape) else (shape.width,) * 4,
+        feature_size=shape.feature_size if isinstance(shape, ResNetShape) else shape.width,
+        parameters=cost.parameters,
+        multiply_adds=cost.multiply_adds,
+        size_mb=round(cost.parameters * 4 / 1e6, 1),
+        input_px=224,
+        weights=PUBLISHED[name],
+        strengths=advice.strengths,
+        take_when=advice.take_when,
+        paper="He, Zhang, Ren, Sun 2015, arXiv:1512.03385"
+        if is_resnet
+        else "Dosovitskiy et al. 2020, arXiv:2010.11929",
+    )
+
+
+def _vit_title(shape: ViTShape) -> str:
+    return f"ViT-{shape.name.removeprefix('vit_').capitalize()}/{shape.patch_px}"
+
+
+def _layers(shape: Shape) -> str:
+    if isinstance(shape, ViTShape):
+        return f"{shape.num_blocks} blocks of attention and MLP on {shape.num_tokens - 1} patches and a class token"
+    num_blocks, per_block = sum(shape.blocks), 3 if shape.bottleneck else 2
+    num_projections = 4 if shape.bottleneck else 3
+    return (
+        f"{shape.depth} with weights: 1 stem convolution, {num_blocks * per_block} convolutions in {num_blocks} blocks "
+        f"of {per_block}, 1 fully connected; the {num_projections} projections on shortcuts are not counted"
+    )

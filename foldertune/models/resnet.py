@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
-from foldertune.models.catalog import RESNETS
+from foldertune.models.architecture import RESNETS
 from foldertune.models.network import Network
 
 if TYPE_CHECKING:

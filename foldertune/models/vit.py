@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, scaled_dot_product_attention
 
 from foldertune.errors import SettingsError
-from foldertune.models.catalog import ViTShape
+from foldertune.models.architecture import ViTShape
 from foldertune.models.network import Network
 
 LAYER_NORM_EPSILON = 1e-6  # the authors' JAX code, and so all published weights; torch's default is 1e-5
@@ -71,7 +71,7 @@ class Block(nn.Module):
 
 
 class ViT(Network):
-    """Patches, class token and positions, blocks in four equal stages, the norm of the class token, one linear layer."""
+    """Patches, class token, positions; blocks in four equal stages; the norm of the class token, one linear layer."""
 
     head_name = "head"
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foldertune.errors import DataError, SettingsError
+from foldertune.models.catalog import ModelFacts, list_models, model_facts
+from foldertune.models.config import ModelConfig, config_for, read_config
 from foldertune.models.tensor_file import TensorFacts, read_header
+from foldertune.preprocess import Preprocess
+from foldertune.run import written_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +21,101 @@ if TYPE_CHECKING:
     from foldertune.models.network import Network
 
 FLOATS, COUNTERS = ("F64", "F32", "F16", "BF16"), ("I64", "I32")
+
+__all__ = [
+    "Account",
+    "ModelConfig",
+    "ResolvedWeights",
+    "config_for",
+    "load_weights",
+    "read_config",
+    "resolve_weights",
+    "write_weights",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedWeights:
+    """Weights that are on this machine now. `assumed` are sentences that must be said loudly."""
+
+    source: str  # the tag, the path, or "random"
+    path: Path | None  # None for random
+    preprocess: Preprocess
+    sha256: str | None
+    assumed: tuple[str, ...]
+    licence: str
+
+
+def resolve_weights(weights: str, model: str) -> ResolvedWeights:
+    """What `--weights` means for a model, fetched where needed; nothing is loaded yet.
+
+    weights: "imagenet" (the model's first published weights), a tag, a path to a .safetensors file or to a folder with
+    model.safetensors, or "random". Raises SettingsError for what is none of these, MissingError for what cannot be had,
+    DataError for a file that is damaged or a pickle.
+    """
+    facts = model_facts(model)
+    if weights == "random":
+        published = facts.weights[0]
+        return ResolvedWeights("random", None, published.preprocess, sha256=None, assumed=(), licence="")
+    for published in facts.weights:
+        is_default = weights == "imagenet" and published is facts.weights[0]
+        if is_default or weights in (published.tag, published.repository, published.repository.partition("/")[2]):
+            from foldertune.models.hub import fetch
+
+            fetched = fetch(published)
+            return ResolvedWeights(
+                published.tag, fetched.path, published.preprocess, fetched.sha256, fetched.notes, published.licence
+            )
+    path = Path(weights).expanduser()
+    if path.exists() or path.suffix in _FILE_SUFFIXES or path.name != weights:
+        return _from_path(path, facts)
+    raise SettingsError(_unknown(weights, facts))
+
+
+_FILE_SUFFIXES = frozenset({".safetensors", ".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pt2", ".pth", ".tar"})
+
+
+def _from_path(path: Path, facts: ModelFacts) -> ResolvedWeights:
+    from foldertune.models.hub import sha256_of
+
+    if path.is_dir():
+        path = path / "model.safetensors"
+    read_header(path)  # a pickle or a damaged file is refused before anything else happens
+    beside = path.with_name("config.json")
+    config = read_config(beside) if beside.exists() else None
+    if config is not None and config.model != facts.name:
+        raise SettingsError(
+            f"The weights {path} are of a {config.model}, as {beside} says, and the model is {facts.name}. "
+            f"Pass --model {config.model}, or weights of a {facts.name}."
+        )
+    preprocess = config.preprocess if config else None
+    assumed: tuple[str, ...] = ()
+    if preprocess is None:
+        says = "says nothing about preprocessing" if config else "is not there"
+        assumed = (
+            f"{beside} {says}, so it was assumed that {path.name} expects bilinear resizing, shorter side 256, "
+            "crop 224, ImageNet mean and std.",
+        )
+    return ResolvedWeights(str(path), path, preprocess or Preprocess(), sha256_of(path), assumed, licence="not stated")
+
+
+def _unknown(weights: str, facts: ModelFacts) -> str:
+    for other in list_models():
+        if any(weights == published.tag for published in other.weights):
+            return (
+                f"The weights {weights} are of a {other.name}, and the model is {facts.name}. "
+                f"Pass --model {other.name}, or one of: {', '.join(_accepted(facts))}."
+            )
+    near = difflib.get_close_matches(weights, _accepted(facts), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return (
+        f"There are no weights '{weights}' for {facts.name}. Accepted: {', '.join(_accepted(facts))}, "
+        f"or the path of a .safetensors file.{hint}"
+    )
+
+
+def _accepted(facts: ModelFacts) -> list[str]:
+    return ["imagenet", *(published.tag for published in facts.weights), "random"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +160,15 @@ def load_weights(network: Network, path: Path, *, replace_head: bool) -> Account
         )
     network.load_state_dict(tensors, strict=False)
     return Account(loaded=tuple(tensors), replaced=replaced, absent=absent)
+
+
+def write_weights(network: Network, path: Path) -> None:
+    """Write the network's tensors as safetensors, complete or not at all. Raises WorkFailedError (disk full)."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with written_whole(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
 
 
 def _differences(expected: Mapping[str, Tensor], offered: Mapping[str, TensorFacts]) -> list[str]:
