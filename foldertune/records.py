@@ -29,6 +29,15 @@ class Progress:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that a watcher of a run is told, one line of events.jsonl. `facts` is JSON-ready; docs/events.md lists the kinds."""
+
+    kind: str
+    time: float  # seconds since the epoch of the clock
+    facts: Mapping[str, Any]
+
+
 # Long work is a generator: it yields its progress and returns its result. Nobody passes callbacks.
 Work = Generator[Progress, None, T]
 

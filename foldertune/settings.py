@@ -135,12 +135,12 @@ def check_settings(given: Mapping[str, Any]) -> TrainSettings:
 def read_settings(path: Path) -> TrainSettings:
     """Settings from a .json or .toml file: a flat table of settings, or an earlier plan.json."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"The settings file {path} cannot be read: {error}.") from error
     try:
         content = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"The settings file {path} is not valid {path.suffix or 'JSON'}: {error}.") from error
     if isinstance(content, dict) and isinstance(content.get("settings"), list):
         content = content["settings"]  # what `plan --json` prints
@@ -169,7 +169,7 @@ def _typed(name: str, value: Any) -> Any:
             raise SettingsError(f"{_shown(name)} is {value!r}. Accepted: {', '.join(choices)}.")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 2**1000 else math.inf
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
         raise SettingsError(f"{_shown(name)} is {value!r}. Accepted: {kind}.")
@@ -182,18 +182,19 @@ def _check_range(name: str, value: float, *, beyond: bool) -> None:
     allowed = RANGES[name]
     if value in allowed:
         return
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
     if not allowed.guide:
-        raise SettingsError(f"{_shown(name)} is {value:g}. Accepted: {_span(allowed)}.")
+        raise SettingsError(f"{_shown(name)} is {shown}. Accepted: {_span(allowed)}.")
     if not beyond:
         raise SettingsError(
-            f"{_shown(name)} is {value:g}. The guide's range is {_span(allowed)}; pass --beyond-guide to go outside it."
+            f"{_shown(name)} is {shown}. The guide's range is {_span(allowed)}; pass --beyond-guide to go outside it."
         )
     if value not in BEYOND_GUIDE[name]:
-        raise SettingsError(f"{_shown(name)} is {value:g}. Accepted even beyond the guide: {_span(BEYOND_GUIDE[name])}.")
+        raise SettingsError(f"{_shown(name)} is {shown}. Accepted even beyond the guide: {_span(BEYOND_GUIDE[name])}.")
 
 
 def _span(allowed: Range) -> str:
-    return f"{allowed.low:g} and more" if math.isinf(allowed.high) else f"{allowed.low:g} to {allowed.high:g}"
+    return f"{allowed.low:.10g} and more" if math.isinf(allowed.high) else f"{allowed.low:.10g} to {allowed.high:.10g}"
 
 
 def _shown(name: str) -> str:

@@ -8,10 +8,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
+import numpy as np
 import pytest
+from PIL import Image
 
 PROJECT = Path(__file__).resolve().parent.parent
 MATERIAL = Path(os.environ.get("FOLDERTUNE_MATERIAL", PROJECT.parent / "shared"))
+
+
+# The same examples in every run: a check that fails by chance stops people who changed something else.
+hypothesis.settings.register_profile("steady", derandomize=True)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +29,9 @@ def material() -> Callable[[str], Path]:
     def find(name: str) -> Path:
         path = MATERIAL / name
         if not path.exists():
-            pytest.skip(f"the test material {name} is not in {MATERIAL}; set FOLDERTUNE_MATERIAL to the folder that has it")
+            pytest.skip(
+                f"the test material {name} is not in {MATERIAL}; set FOLDERTUNE_MATERIAL to the folder that has it"
+            )
         return path
 
     return find
@@ -34,3 +44,21 @@ def real_weights(material: Callable[[str], Path], tmp_path_factory: pytest.TempP
     path = tmp_path_factory.mktemp("weights") / "resnet50.safetensors"
     subprocess.run([sys.executable, str(maker), str(path)], check=True)
     return path
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of one epoch on 48 made pictures of three colours; the pictures lie in `pictures` beside it."""
+    place = tmp_path_factory.mktemp("small")
+    random = np.random.Generator(np.random.Philox(5))
+    for number in range(48):
+        picture = random.integers(0, 120, (40, 48, 3), np.uint8)
+        picture[..., number % 3] += 130
+        path = place / "pictures" / ("red", "green", "blue")[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    settings = "--model resnet18 --weights random --image-size 32 --epochs 1 --augmentation none --device cpu"
+    command = [sys.executable, "-m", "foldertune", "train", str(place / "pictures"), "--run", str(place / "run")]
+    variables = {**os.environ, "FOLDERTUNE_CACHE": str(place / "cache")}
+    subprocess.run([*command, *settings.split()], check=True, capture_output=True, env=variables)
+    return place / "run"

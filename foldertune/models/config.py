@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from foldertune.models.architecture import SHAPES
 from foldertune.models.catalog import model_facts
 from foldertune.preprocess import Preprocess
 
+MAX_BYTES = 10_000_000  # 100,000 long label names fit
 CROP_MODES = {"crop": "center", "squash": "squash", "letterbox": "border"}  # our `fit` in timm's words
 
 
@@ -56,6 +58,8 @@ def config_for(model: str, *, classes: Sequence[str], preprocess: Preprocess) ->
 def read_config(path: Path) -> ModelConfig:
     """What config.json says. Raises SettingsError for no JSON, a contradiction, or an unknown network."""
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SettingsError(f"{path} is larger than {MAX_BYTES:,} bytes. Mend it, or move it away.")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path} cannot be read as JSON ({error}). Mend it, or move it away.") from error
@@ -63,17 +67,19 @@ def read_config(path: Path) -> ModelConfig:
         raise SettingsError(f"{path} holds no table. Mend it, or move it away.")
     architecture = content.get("architecture")
     names = {model_facts(name).timm_name: name for name in SHAPES}
-    if architecture not in names:
-        raise SettingsError(
-            f"{path} names an unknown architecture {str(architecture)[:80]!r}. Accepted: {', '.join(names)}."
-        )
+    if not isinstance(architecture, str) or architecture not in names:
+        shown = repr(architecture[:80]) if isinstance(architecture, str) else "(its name is no text, or absent)"
+        raise SettingsError(f"{path} names an unknown architecture {shown}. Accepted: {', '.join(names)}.")
     nested = content.get("pretrained_cfg")
     details: Mapping[str, Any] = nested if isinstance(nested, dict) else content
     label_names = content.get("label_names", details.get("label_names")) or ()
     num_classes = content.get("num_classes", details.get("num_classes", 1000))
-    named = isinstance(label_names, (list, tuple)) and all(isinstance(name, str) for name in label_names)
-    if type(num_classes) is not int or num_classes < 1 or not named or len(label_names) not in (0, num_classes):
-        raise SettingsError(f"{path} contradicts itself: {num_classes!r} classes and {len(label_names)} label names.")
+    if type(num_classes) is not int or not 0 < num_classes < 2**31:
+        raise SettingsError(f"The num_classes in {path} is no whole number from 1. Mend it, or move it away.")
+    if not isinstance(label_names, (list, tuple)) or not all(isinstance(name, str) for name in label_names):
+        raise SettingsError(f"The label_names in {path} are no list of names. Mend it, or move it away.")
+    if len(label_names) not in (0, num_classes):
+        raise SettingsError(f"{path} contradicts itself: {num_classes} classes and {len(label_names)} label names.")
     return ModelConfig(names[architecture], num_classes, tuple(label_names), _preprocess(path, details))
 
 
@@ -88,13 +94,13 @@ def _preprocess(path: Path, details: Mapping[str, Any]) -> Preprocess | None:
                 "crop_fraction": float(details.get("crop_pct") or 0.875),
                 "fit": fits[details.get("crop_mode") or "center"],
                 "interpolation": _interpolation(details.get("interpolation") or "bilinear"),
-                "mean": details["mean"],
-                "std": details["std"],
+                "mean": _three(details["mean"]),
+                "std": _three(details["std"]),
             }
         )
-    except (KeyError, TypeError, ValueError, IndexError, SettingsError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, SettingsError) as error:
         raise SettingsError(
-            f"The preprocessing in {path} is not understood ({error}). Mend it, or move it away."
+            f"The preprocessing in {path} is not understood ({str(error)[:200]}). Mend it, or move it away."
         ) from error
 
 
@@ -102,3 +108,10 @@ def _interpolation(name: object) -> str:
     if name not in ("bilinear", "bicubic"):
         raise ValueError(f"interpolation {str(name)[:40]!r}; known: bilinear, bicubic")
     return str(name)
+
+
+def _three(values: Any) -> list[float]:
+    numbers = [float(value) for value in values]
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        raise ValueError("mean and std must be three finite numbers each")
+    return numbers

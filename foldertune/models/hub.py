@@ -46,8 +46,14 @@ def weights_folder() -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The hash as 64 hexadecimal digits. Raises DataError for a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}. Mend its permissions, or move it."
+        ) from error
 
 
 def fetch(facts: WeightsFacts) -> Fetched:
@@ -78,7 +84,7 @@ def fetch(facts: WeightsFacts) -> Fetched:
 def _download(facts: WeightsFacts, expected: str | None) -> tuple[Path, str]:
     """Try until it works, the trouble will not pass, or patience ends."""
     from huggingface_hub import get_session
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     # The hub client speaks httpx or httpx2, by its version; its family of errors is found through its session.
     transport_error: type[Exception] = sys.modules[type(get_session()).__module__.partition(".")[0]].TransportError
@@ -86,10 +92,11 @@ def _download(facts: WeightsFacts, expected: str | None) -> tuple[Path, str]:
         try:
             return _attempt(facts, expected)
         except (HfHubHTTPError, OSError, transport_error) as error:
-            status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+            answered = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+            status = answered.response.status_code if isinstance(answered, HfHubHTTPError) else None
             will_pass = status in PASSING_STATUS or (status is None and "Consistency check" in str(error))
             if pause_s is None or not will_pass:
-                failed = "the hub cannot be reached" if isinstance(error, transport_error) else "the download failed"
+                failed = "the hub cannot be reached" if "Connect" in type(error).__name__ else "the download failed"
                 raise MissingError(_missing(facts, _why(error, status, failed))) from error
             time.sleep(pause_s)
     raise AssertionError("the last attempt returns or raises")

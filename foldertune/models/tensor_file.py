@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,8 @@ from foldertune.errors import DataError, MissingError
 
 MAX_HEADER_BYTES = 10_000_000  # ViT-L needs 40 kB; the cap keeps a lying header from costing memory and seconds
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_PICKLE_MARKS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # zip archive (torch), bare pickle
+_ARCHIVE_MARKS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # zip (torch), bare pickle
+_OLD_PICKLE_MARKS = (b"(", b"c", b"]", b"}")  # first opcodes of protocols 0 and 1, whose last one is always a full stop
 _TAR_MARK = slice(257, 262)  # "ustar" stands here in a tar archive, torch's oldest form
 
 
@@ -35,13 +38,18 @@ def read_header(path: Path) -> dict[str, TensorFacts]:
     Raises MissingError where no file is, DataError for a pickle (with the way to convert it) and anything damaged.
     """
     try:
+        if not path.is_file() and path.exists():
+            raise MissingError(
+                f"{path} is not a file. Give a .safetensors file, or a folder with model.safetensors in it."
+            )
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(512)
             length = int.from_bytes(start[:8], "little")
             honest = len(start) > 8 and start[8:9] == b"{" and length <= size - 8
             if not honest or length > MAX_HEADER_BYTES:
-                raise DataError(_not_safetensors(path, start, length=length, size=size))
+                file.seek(max(0, size - 1))
+                raise DataError(_not_safetensors(path, start, end=file.read(1), length=length, size=size))
             file.seek(8)
             header = file.read(length)
     except FileNotFoundError as error:
@@ -54,11 +62,12 @@ def read_header(path: Path) -> dict[str, TensorFacts]:
         raise DataError(f"The weights file {path} is damaged: {error}. Fetch or write it again.") from error
 
 
-def _not_safetensors(path: Path, start: bytes, *, length: int, size: int) -> str:
-    if start.startswith(_PICKLE_MARKS) or start[_TAR_MARK] == b"ustar":
+def _not_safetensors(path: Path, start: bytes, *, end: bytes, length: int, size: int) -> str:
+    old_pickle = start.startswith(_OLD_PICKLE_MARKS) and end == b"."
+    if old_pickle or start.startswith(_ARCHIVE_MARKS) or start[_TAR_MARK] == b"ustar":
         return (
-            f"{path} is a pickle or an archive of pickles, which can run any code when opened, so it is not opened. "
-            f"Where you trust it, convert it once: {conversion_command(path)}"
+            f"{path} is a pickle or an archive that may hold one, which can run any code when opened, so it is not "
+            f"opened. Where you trust it, convert it once: {conversion_command(path)}"
         )
     if start[8:9] == b"{":
         return (
@@ -73,12 +82,17 @@ def _not_safetensors(path: Path, start: bytes, *, length: int, size: int) -> str
 
 def conversion_command(path: Path) -> str:
     """The command that turns a pickled checkpoint of tensors into safetensors, without running code from it."""
+    converted = path.with_suffix(".safetensors")
+    if converted == path:  # a pickle under a wrong name must not be written over while it is read
+        converted = path.with_suffix(".converted.safetensors")
     code = (
         "from torch import load; from safetensors.torch import save_file; "
-        f"t = load({str(path)!r}, map_location='cpu', weights_only=True); t = t.get('state_dict', t); "
-        f"save_file({{k: v.contiguous() for k, v in t.items()}}, {str(path.with_suffix('.safetensors'))!r})"
+        f"t = load(open({str(path)!r}, 'rb'), map_location='cpu', weights_only=True); t = t.get('state_dict', t); "
+        f"save_file({{k: v.contiguous() for k, v in t.items()}}, {str(converted)!r})"
     )
-    return f'python -c "{code}"'
+    if re.fullmatch(r"[\w./\\: -]+", str(path)):
+        return f'python -c "{code}"'
+    return f"python -c {shlex.quote(code)}"  # a hostile file name must not become a command
 
 
 def _parsed(header: bytes) -> dict[str, Any]:
@@ -89,7 +103,7 @@ def _parsed(header: bytes) -> dict[str, Any]:
         return table
 
     try:
-        content = json.loads(header, object_pairs_hook=refuse_duplicates)
+        content = json.loads(header.decode("utf-8"), object_pairs_hook=refuse_duplicates)
     except (RecursionError, UnicodeDecodeError) as error:
         raise ValueError("its header is not readable JSON") from error
     except json.JSONDecodeError as error:

@@ -66,13 +66,24 @@ def resolve_weights(weights: str, model: str) -> ResolvedWeights:
             return ResolvedWeights(
                 published.tag, fetched.path, published.preprocess, fetched.sha256, fetched.notes, published.licence
             )
-    path = Path(weights).expanduser()
-    if path.exists() or path.suffix in _FILE_SUFFIXES or path.name != weights:
-        return _from_path(path, facts)
-    raise SettingsError(_unknown(weights, facts))
+    path = _as_path(weights)
+    if path is None:
+        raise SettingsError(_unknown(weights, facts))
+    return _from_path(path, facts)
 
 
 _FILE_SUFFIXES = frozenset({".safetensors", ".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pt2", ".pth", ".tar"})
+
+
+def _as_path(weights: str) -> Path | None:
+    """The file or folder that is meant; None where it can only be a name."""
+    try:
+        path = Path(weights).expanduser()
+        is_path = path.exists() or path.suffix in _FILE_SUFFIXES or path.name != weights
+    except (OSError, RuntimeError) as error:  # too long for this system, or the home of a user that it does not have
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"--weights {weights[:80]!r} is no usable path: {reason}.") from error
+    return path if weights and is_path and "\0" not in weights else None
 
 
 def _from_path(path: Path, facts: ModelFacts) -> ResolvedWeights:
@@ -109,7 +120,7 @@ def _unknown(weights: str, facts: ModelFacts) -> str:
     near = difflib.get_close_matches(weights, _accepted(facts), n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return (
-        f"There are no weights '{weights}' for {facts.name}. Accepted: {', '.join(_accepted(facts))}, "
+        f"There are no weights {weights[:80]!r} for {facts.name}. Accepted: {', '.join(_accepted(facts))}, "
         f"or the path of a .safetensors file.{hint}"
     )
 
@@ -150,7 +161,7 @@ def load_weights(network: Network, path: Path, *, replace_head: bool) -> Account
         )
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in offered}
+            tensors = {name: file.get_tensor(name).to(expected[name].dtype) for name in offered}
     except (SafetensorError, OSError) as error:
         raise DataError(f"The weights file {path} is damaged: {error}. Fetch or write it again.") from error
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
@@ -199,7 +210,7 @@ def _differences(expected: Mapping[str, Tensor], offered: Mapping[str, TensorFac
 
 
 def _few(names: list[str]) -> str:
-    shown = ", ".join(name[:120] for name in names[:3])
+    shown = ", ".join(name[:120] if name.isprintable() else ascii(name[:120]) for name in names[:3])
     return shown if len(names) <= 3 else f"{shown}, and {len(names) - 3} more"
 
 

@@ -1,0 +1,147 @@
+"""Where batches come from: three sources of one shape, each a pure function of (places, epoch).
+
+A source gives the input of stage `first_stage` of the network: pictures for stage 0, stored activations above it.
+Nothing here depends on what was read before, so a resumed run sees the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foldertune.data.augment import STRENGTHS, augment, draw, extents
+from foldertune.data.pack import Pack
+from foldertune.preprocess import Preprocess
+from foldertune.records import Picture
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Source(Protocol):
+    """N pictures, as the network wants them. `places` are positions in [0, N), not row numbers."""
+
+    first_stage: int
+    num_pictures: int
+
+    def batch(self, places: NDArray[np.int64], epoch: int) -> Tensor:
+        """(B, ...) float32 on the CPU or the training device."""
+        ...
+
+
+class PictureSource:
+    """Prepared pictures, unchanged: what validation sees."""
+
+    first_stage = 0
+
+    def __init__(self, pack: Pack, preprocess: Preprocess, *, device: str) -> None:
+        self._pack, self._device = pack, device
+        self._mean, self._std = _statistics(preprocess, device)
+        self.num_pictures = pack.num_records
+
+    def batch(self, places: NDArray[np.int64], epoch: int) -> Tensor:
+        pictures = torch.from_numpy(self._pack.read(places)).to(self._device)
+        x = pictures.permute(0, 3, 1, 2).float() / 255
+        return ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+
+
+class CanvasSource:
+    """Whole pictures, augmented anew in every epoch, on the device."""
+
+    first_stage = 0
+
+    def __init__(
+        self,
+        pack: Pack,
+        pictures: Sequence[Picture],
+        preprocess: Preprocess,
+        *,
+        augmentation: str,
+        seed: int,
+        device: str,
+    ) -> None:
+        self._pack, self._preprocess, self._device, self._seed = pack, preprocess, device, seed
+        self._strength = STRENGTHS[augmentation]
+        self._rows = np.array([picture.row for picture in pictures])
+        self._windows = extents([(picture.width, picture.height) for picture in pictures], preprocess.fit)
+        self._mean, self._std = _statistics(preprocess, device)
+        self._fill = torch.tensor(preprocess.fill, device=device) / 255
+        self.num_pictures = pack.num_records
+
+    def batch(self, places: NDArray[np.int64], epoch: int) -> Tensor:
+        x = self.pictures(places, epoch)
+        return ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+
+    def pictures(self, places: NDArray[np.int64], epoch: int) -> Tensor:
+        """The augmented pictures before normalisation: (B, 3, S, S) in [0, 1]."""
+        zoom = self._preprocess.crop_fraction if self._preprocess.fit == "crop" else 1.0
+        affine, colour = draw(
+            self._strength,
+            self._rows[places].tolist(),
+            seed=self._seed,
+            epoch=epoch,
+            windows=self._windows[places],
+            zoom=zoom,
+        )
+        return augment(
+            torch.from_numpy(self._pack.read(places)).to(self._device),
+            torch.from_numpy(affine).to(self._device),
+            torch.from_numpy(colour).to(self._device),
+            out_px=self._preprocess.image_size,
+            fill=self._fill,
+        )
+
+
+class ActivationSource:
+    """Stored outputs of the stage below `first_stage`: V views of N pictures, the views in turn over the epochs."""
+
+    def __init__(self, pack: Pack, *, num_pictures: int, first_stage: int, device: str) -> None:
+        self._pack, self._device = pack, device
+        self.num_pictures, self.first_stage = num_pictures, first_stage
+        self._num_views = pack.num_records // max(1, num_pictures)
+
+    def batch(self, places: NDArray[np.int64], epoch: int) -> Tensor:
+        # Neighbouring pictures take different views, so that one epoch mixes them all.
+        views = (places + epoch) % self._num_views
+        records = self._pack.read(views * self.num_pictures + places)
+        x = torch.from_numpy(records).to(self._device).float()
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def epoch_order(labels: NDArray[np.int64], *, seed: int, epoch: int, balanced: bool) -> NDArray[np.int64]:
+    """The order of an epoch: (N,) places. `balanced` draws with replacement, every class equally often."""
+    # As whole numbers of 64 bits: from a plain list numpy would make floats, and all epochs would be one.
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, (1 << 63) | epoch], np.uint64)))
+    if not balanced:
+        return random.permutation(len(labels))
+    weights = 1 / np.bincount(labels)[labels]
+    return random.choice(len(labels), len(labels), p=weights / weights.sum())
+
+
+def batches_ahead(
+    source: Source, order: NDArray[np.int64], batch_size: int, *, epoch: int, start: int, workers: int
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """(places, batch) from position `start` of the order on; with workers, made by threads while the last one trains."""
+    parts = [order[place : place + batch_size] for place in range(start, len(order), batch_size)]
+    if workers == 0:
+        for places in parts:
+            yield places, source.batch(places, epoch)
+        return
+    depth = min(workers, 4)
+    with ThreadPoolExecutor(depth) as pool:
+        pending = [pool.submit(source.batch, places, epoch) for places in parts[:depth]]
+        for number, places in enumerate(parts):
+            batch = pending.pop(0).result()
+            if number + depth < len(parts):
+                pending.append(pool.submit(source.batch, parts[number + depth], epoch))
+            yield places, batch
+
+
+def _statistics(preprocess: Preprocess, device: str) -> tuple[Tensor, Tensor]:
+    mean, std = torch.tensor(preprocess.mean, device=device), torch.tensor(preprocess.std, device=device)
+    return mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)

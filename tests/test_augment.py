@@ -1,0 +1,254 @@
+"""Augmentation: nothing drawn means nothing changed, each change is what its name says, and the same draw comes every time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foldertune.data.augment import STRENGTHS, Strength, augment, draw, extents
+from foldertune.preprocess import Preprocess, prepare, stretch
+
+Bytes = NDArray[np.uint8]
+IDENTITY = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
+NO_COLOUR = torch.eye(3, 4)
+FILL = torch.tensor([0.2, 0.4, 0.6])
+WHOLE = np.ones((1, 2))
+
+
+def smooth_picture(height: int, width: int) -> Bytes:
+    """Slow waves, another one in each channel, so that resampling twice costs little."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    waves = [np.sin(3 * x + 2 * y), np.cos(4 * x - y), np.sin(5 * y * x + 1)]
+    return np.stack([127 + 100 * wave for wave in waves], 2).round().astype(np.uint8)
+
+
+def noise(num_pictures: int, height: int, width: int) -> Tensor:
+    random = np.random.default_rng(0)
+    return torch.from_numpy(random.integers(0, 256, (num_pictures, height, width, 3), dtype=np.uint8))
+
+
+def applied(pictures: Tensor, affine: Tensor, colour: Tensor = NO_COLOUR, *, out_px: int = 16) -> Tensor:
+    both = (affine.expand(len(pictures), 2, 3), colour.expand(len(pictures), 3, 4))
+    return augment(pictures, *both, out_px=out_px, fill=FILL)
+
+
+def drawn(strength: Strength, rows: list[int], *, seed: int = 3, epoch: int = 1) -> tuple[Tensor, Tensor]:
+    affine, colour = draw(strength, rows, seed=seed, epoch=epoch, windows=np.ones((len(rows), 2)))
+    return torch.from_numpy(affine), torch.from_numpy(colour)
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash", "letterbox"])
+@pytest.mark.parametrize("size", [(120, 120), (90, 180), (160, 80), (100, 400)])
+def test_augment_with_strength_none_equals_the_prepared_picture(fit: str, size: tuple[int, int]) -> None:
+    preprocess = Preprocess(image_size=56, fit=fit)  # type: ignore[arg-type]
+    picture = smooth_picture(*size)
+    expected = prepare(picture, preprocess).astype(float)
+    canvas = torch.from_numpy(stretch(picture, (85, 64), "bilinear").copy())[None]
+    zoom = preprocess.crop_fraction if fit == "crop" else 1.0
+    windows = extents([(size[1], size[0])], fit)
+    affine, colour = draw(STRENGTHS["none"], [0], seed=0, epoch=1, windows=windows, zoom=zoom)
+    fill = torch.tensor(preprocess.fill) / 255
+    result = augment(canvas, torch.from_numpy(affine), torch.from_numpy(colour), out_px=56, fill=fill)
+    error = np.abs(result[0].permute(1, 2, 0).numpy() * 255 - expected)
+    edges = 0.02 if fit != "letterbox" else 0.08  # the bars' edges
+    assert (error > 4).mean() < edges
+    assert np.median(error) < 1
+
+
+@pytest.mark.parametrize("quarter_turns", [0, 1, 2, 3])
+def test_augment_by_quarter_turns_and_mirror_gives_numpys_bytes(quarter_turns: int) -> None:
+    pictures = noise(2, 16, 16)
+    angle = quarter_turns * math.pi / 2
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0]])
+    for mirror in (False, True):
+        affine = turn @ torch.diag(torch.tensor([-1.0 if mirror else 1.0, 1.0, 1.0]))
+        result = applied(pictures, affine).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+        expected = np.rot90(pictures.numpy(), quarter_turns, axes=(1, 2))
+        assert np.array_equal(result, expected[:, :, ::-1] if mirror else expected)
+
+
+def test_augment_of_a_half_pixel_shift_is_the_mean_of_neighbours() -> None:
+    pictures = noise(1, 16, 16)
+    shift = IDENTITY.clone()
+    shift[0, 2] = 1 / 16  # half a pixel of 16, in units where the whole side is 2
+    values = pictures[0].float() / 255
+    expected = (values[:, :-1] + values[:, 1:]) / 2
+    result = applied(pictures, shift)[0].permute(1, 2, 0)
+    assert torch.allclose(result[:, :-1], expected, atol=1e-5)
+    assert torch.allclose(result[:, -1], (values[:, -1] + FILL) / 2, atol=1e-5)  # half outside
+
+
+def test_augment_outside_the_canvas_shows_the_fill_colour() -> None:
+    wide = IDENTITY * 2
+    result = applied(noise(1, 16, 16), wide, out_px=32)[0]
+    outside = torch.ones(32, 32, dtype=torch.bool)
+    outside[7:25, 7:25] = False
+    assert torch.allclose(result[:, outside], FILL[:, None].expand(3, int(outside.sum())), atol=1e-6)
+    assert not torch.allclose(result[:, ~outside], FILL[:, None].expand(3, int((~outside).sum())), atol=0.1)
+
+
+def test_augment_with_a_colour_matrix_agrees_with_numpy() -> None:
+    pictures, colour = noise(2, 8, 8), torch.tensor([[0.5, 0.2, 0, 0.1], [0, 1.5, 0, -0.2], [0.1, 0.1, 0.9, 0]])
+    result = applied(pictures, IDENTITY, colour, out_px=8).permute(0, 2, 3, 1).numpy()
+    values = pictures.numpy() / 255.0
+    expected = np.clip(values @ colour[:, :3].T.numpy() + colour[:, 3].numpy(), 0, 1)
+    assert np.abs(result - expected).max() < 1e-5
+
+
+def test_draw_with_strength_none_is_the_identity() -> None:
+    affine, colour = drawn(STRENGTHS["none"], [0, 1, 7])
+    assert torch.allclose(affine, IDENTITY.expand(3, 2, 3))
+    assert torch.allclose(colour, NO_COLOUR.expand(3, 3, 4), atol=1e-6)
+
+
+def test_draw_with_flips_alone_mirrors_about_half_exactly() -> None:
+    rows = list(range(400))
+    affine, colour = drawn(Strength(flip=True), rows)
+    mirrored = affine[:, 0, 0] < 0
+    assert 150 < int(mirrored.sum()) < 250
+    assert torch.allclose(colour, NO_COLOUR.expand(400, 3, 4), atol=1e-6)
+    pictures = noise(1, 16, 16).expand(400, 16, 16, 3)
+    result = augment(pictures, affine, colour, out_px=16, fill=FILL).mul(255).round().byte().permute(0, 2, 3, 1)
+    assert torch.equal(result[mirrored], pictures[mirrored].flip(2))
+    assert torch.equal(result[~mirrored], pictures[~mirrored])
+
+
+@pytest.mark.parametrize("name", ["light", "standard", "heavy"])
+def test_draw_of_one_row_does_not_depend_on_its_batch(name: str) -> None:
+    together = drawn(STRENGTHS[name], [5, 0, 9, 123_456])
+    for place, row in enumerate([5, 0, 9, 123_456]):
+        for whole, alone in zip(together, drawn(STRENGTHS[name], [row]), strict=True):
+            assert torch.equal(whole[place], alone[0])
+
+
+def test_draw_is_repeated_by_seed_epoch_and_row_and_changed_by_each() -> None:
+    first = drawn(STRENGTHS["heavy"], [4], seed=1, epoch=2)
+    assert all(map(torch.equal, first, drawn(STRENGTHS["heavy"], [4], seed=1, epoch=2)))
+    others: list[tuple[int, int, int]] = [(5, 1, 2), (4, 2, 2), (4, 1, 3)]
+    for row, seed, epoch in others:
+        for one, other in zip(first, drawn(STRENGTHS["heavy"], [row], seed=seed, epoch=epoch), strict=True):
+            assert not torch.allclose(one, other)
+
+
+def test_draw_from_other_draws_of_numpy_or_torch_is_independent() -> None:
+    first = drawn(STRENGTHS["heavy"], [4])
+    np.random.default_rng().random(100)
+    torch.rand(100)
+    assert all(map(torch.equal, first, drawn(STRENGTHS["heavy"], [4])))
+
+
+@pytest.mark.parametrize("name", ["light", "standard", "heavy"])
+def test_augment_gives_the_same_bytes_in_any_batch_and_on_any_number_of_cores(name: str) -> None:
+    pictures, rows = noise(6, 40, 48), [3, 1, 4, 15, 9, 2]
+    affine, colour = drawn(STRENGTHS[name], rows)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for num_cores in (1, 2, 4):
+            torch.set_num_threads(num_cores)
+            results.append(augment(pictures, affine, colour, out_px=32, fill=FILL))
+    finally:
+        torch.set_num_threads(before)
+    alone = torch.cat(
+        [augment(pictures[[n]], affine[[n]], colour[[n]], out_px=32, fill=FILL) for n in range(len(rows))]
+    )
+    assert all(torch.equal(results[0], other) for other in (*results[1:], alone))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from(["none", "light", "standard", "heavy"]),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 10_000),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["crop", "squash", "letterbox"]),
+    st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
+)
+def test_augment_stays_in_range_whatever_is_drawn(
+    name: str, seed: int, epoch: int, row: int, fit: str, size: tuple[int, int]
+) -> None:
+    affine, colour = draw(STRENGTHS[name], [row], seed=seed, epoch=epoch, windows=extents([size], fit), zoom=0.875)
+    result = augment(noise(1, 12, 18), torch.from_numpy(affine), torch.from_numpy(colour), out_px=8, fill=FILL)
+    assert tuple(result.shape) == (1, 3, 8, 8)
+    assert bool(torch.isfinite(result).all())
+    assert 0 <= float(result.min()) <= float(result.max()) <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.2, 0.99), st.floats(1, 2))
+def test_draw_of_a_crop_keeps_inside_the_picture_and_its_area(row: int, least_area: float, aspect: float) -> None:
+    strength = Strength(least_area=least_area, aspect=aspect)
+    affine, _ = drawn(strength, [row])
+    side, centre = affine[0, :, :2].diagonal().abs(), affine[0, :, 2].abs()
+    assert bool((side + centre <= 1 + 1e-5).all())
+    area = float(side.prod())
+    clipped = float(side.max()) > 1 - 1e-6  # a long crop of a large area does not fit, and is cut at the border
+    assert area <= 1 + 1e-5
+    assert area >= least_area - 1e-5 or clipped
+
+
+@pytest.mark.parametrize("name", ["standard", "heavy"])
+def test_draw_of_colours_keeps_grey_grey(name: str) -> None:
+    _, colour = drawn(STRENGTHS[name], list(range(100)))
+    greys = colour @ torch.tensor([[0.0, 0.5, 1.0]] * 3 + [[1.0, 1.0, 1.0]])
+    assert float((greys - greys.mean(1, keepdim=True)).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ({"brightness": 0.5}, "every channel by one factor"),
+        ({"contrast": 0.5}, "mid-grey stays"),
+        ({"saturation": 0.5}, "luma stays"),
+        ({"hue_deg": 30.0}, "sum of channels stays"),
+    ],
+)
+def test_draw_of_one_colour_change_keeps_what_it_must(part: dict[str, float], expected: str) -> None:
+    _, colour = drawn(Strength(flip=False, **part), list(range(50)))  # type: ignore[arg-type]
+    matrix, offset = colour[:, :, :3].double(), colour[:, :, 3].double()
+    luma = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+    assert not torch.allclose(matrix[0], matrix[1])
+    if expected == "every channel by one factor":
+        assert torch.allclose(matrix, matrix[:, :1, :1] * torch.eye(3, dtype=torch.float64), atol=1e-6)
+        assert float(offset.abs().max()) < 1e-6
+    elif expected == "mid-grey stays":
+        assert torch.allclose(matrix.sum(2) * 0.5 + offset, torch.full((50, 3), 0.5, dtype=torch.float64), atol=1e-6)
+    elif expected == "luma stays":
+        assert torch.allclose(luma @ matrix, luma.expand(50, 3), atol=1e-6)
+    else:
+        assert torch.allclose(matrix.sum(1), torch.ones(50, 3, dtype=torch.float64), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fit", "size", "expected"),
+    [
+        ("crop", (200, 100), (0.5, 1.0)),
+        ("crop", (100, 200), (1.0, 0.5)),
+        ("crop", (100, 100), (1.0, 1.0)),
+        ("squash", (200, 100), (1.0, 1.0)),
+        ("letterbox", (200, 100), (1.0, 2.0)),
+        ("letterbox", (100, 200), (2.0, 1.0)),
+    ],
+)
+def test_extents_of_each_fit(fit: str, size: tuple[int, int], expected: tuple[float, float]) -> None:
+    assert extents([size], fit).tolist() == [list(expected)]
+
+
+def test_strengths_grow_with_their_names() -> None:
+    names = ["none", "light", "standard", "heavy"]
+    assert list(STRENGTHS) == names
+    for weaker, stronger in pairwise(names):
+        one, other = STRENGTHS[weaker], STRENGTHS[stronger]
+        assert other.least_area < one.least_area
+        for part in ("aspect", "rotation_deg", "brightness", "contrast", "saturation", "hue_deg", "random_operations"):
+            assert getattr(other, part) >= getattr(one, part)
+    assert replace(STRENGTHS["none"], flip=True) == Strength()
