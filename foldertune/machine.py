@@ -1,0 +1,154 @@
+"""What this machine has: cores, memory, disk, device, arithmetic. Facts for planning, and the two things that we tune at start."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from foldertune.errors import MissingError
+
+_MIB = 2**20
+_CONTROL_GROUP = Path("/sys/fs/cgroup")  # version 2, as seen from inside of a container
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The facts that planning reads. Memory and disk in MiB; device memory is that of the accelerator, else of the machine."""
+
+    device: str  # "cpu", "cuda" or "mps"
+    device_name: str
+    num_cores: int
+    memory_mib: float  # all that this process may use
+    free_memory_mib: float
+    device_memory_mib: float
+    free_disk_mib: float
+    bf16: bool  # the device has native bfloat16 arithmetic
+
+    @property
+    def accelerated(self) -> bool:
+        return self.device != "cpu"
+
+
+def num_cores() -> int:
+    """Cores that this process may use: its affinity, and the share of processor time that a container is given."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (_CONTROL_GROUP / "cpu.max").read_text().split()  # "max 100000" where there is no limit
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(1, cores)
+
+
+def memory_mib() -> tuple[float, float]:
+    """Memory in all and free, in MiB, within the limit of the control group where there is one."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    total, free = memory.total / _MIB, memory.available / _MIB
+    with contextlib.suppress(OSError, ValueError):
+        limit = int((_CONTROL_GROUP / "memory.max").read_text()) / _MIB
+        used = int((_CONTROL_GROUP / "memory.current").read_text()) / _MIB
+        total, free = min(total, limit), max(0.0, min(free, limit - used + _given_back_mib()))
+    return total, free
+
+
+def _given_back_mib() -> float:
+    """What the control group counts as used and the system gives back when asked: files that were read a while ago."""
+    lines = (_CONTROL_GROUP / "memory.stat").read_text().splitlines()
+    return next((int(line.split()[1]) / _MIB for line in lines if line.startswith("inactive_file ")), 0.0)
+
+
+def peak_memory_mib() -> float:
+    """The most memory that this process has held so far, in MiB."""
+    if sys.platform == "win32":
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset / _MIB)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / _MIB if sys.platform == "darwin" else peak / 1024
+
+
+def free_disk_mib(path: Path) -> float:
+    """Free space where `path` is or will be, in MiB."""
+    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free / _MIB
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 natively; without it, bf16 is emulated and slower than float32.
+
+    Read from the kernel's list of processor features, which Linux alone has; elsewhere the answer is no.
+    """
+    with contextlib.suppress(OSError):
+        features = Path("/proc/cpuinfo").read_text()
+        return any(f" {name}" in features for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def find_machine(device: str = "auto", *, run_folder: Path = Path()) -> Machine:
+    """The machine as planning sees it. `device` is auto, cpu, cuda or mps; one that is not there raises MissingError."""
+    import torch
+
+    present = ["cpu"]
+    if torch.cuda.is_available():
+        present.insert(0, "cuda")
+    elif torch.backends.mps.is_available():
+        present.insert(0, "mps")
+    if device == "auto":
+        device = present[0]
+    if device not in present:
+        raise MissingError(
+            f"The device {device} is not here. This machine has: {', '.join(present)}. Pass --device {present[0]}, or leave it out."
+        )
+    total, free = memory_mib()
+    name, device_memory, bf16 = "processor", free, cpu_has_bf16()
+    if device == "cuda":
+        name, device_memory = torch.cuda.get_device_name(), torch.cuda.mem_get_info()[0] / _MIB
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device == "mps":
+        name, bf16 = "Apple GPU", False
+    return Machine(
+        device=device,
+        device_name=name,
+        num_cores=num_cores(),
+        memory_mib=total,
+        free_memory_mib=free,
+        device_memory_mib=device_memory,
+        free_disk_mib=free_disk_mib(run_folder),
+        bf16=bf16,
+    )
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks instead of giving them back to the system after every layer.
+
+    Each training step frees and takes the same hundreds of megabytes; handing them back costs a page fault per 4 KiB the
+    next time. How much that is depends on the machine (docs/log.md; benchmarks/allocator.py measures it). Other
+    C libraries have no such call, and nothing happens there.
+    """
+    if sys.platform != "linux":
+        return
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_* of glibc's malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, 2**30)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(top_pad, 64 * _MIB)
+
+
+def cache_folder() -> Path:
+    """Where decoded pictures and features are kept between runs: FOLDERTUNE_CACHE, else the user's cache folder."""
+    if given := os.environ.get("FOLDERTUNE_CACHE"):
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "foldertune" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "foldertune"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foldertune"

@@ -1,0 +1,284 @@
+"""The run folder: the contract between all parts. Names of files, and writing that is complete or absent, never half.
+
+run.json        schema, versions, seed, device, dataset fingerprint, what was asked, state
+dataset.csv     one row per picture            plan.json        every setting with its reason
+history.jsonl   one line per epoch             events.jsonl     what a watcher needs, append-only
+checkpoints/    complete or absent             model.safetensors, config.json, preprocess.json, labels.txt
+predictions.npz, metrics.json, report.html, README.md
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foldertune.errors import DataError, MissingError, SettingsError, WorkFailedError
+from foldertune.records import Decision, EpochRecord, Event, Forecast, Plan, plain
+
+SCHEMA = 1  # of run.json; a newer one is refused, an older one is read (tests/test_run.py keeps a fixture of each)
+_TEMPORARY = ".part-"
+_TEMPORARIES = (f"{_TEMPORARY}*", ".tmp*")  # ours, and safetensors' own, which it renames to ours
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable. Windows cannot open folders; its renames are journalled."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; on a clean exit it becomes `path`, else it is gone.
+
+    Order: write, fsync of the file, rename, fsync of the folder (row T4). The old file stays until the rename.
+    An OSError (disk full, read-only, folder gone) becomes WorkFailedError with the path and the reason.
+    """
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        temporary.touch()
+        mode = (
+            temporary.stat().st_mode
+        )  # as the user's umask wants it; safetensors makes files that nobody else may read
+        yield temporary
+        temporary.chmod(mode)
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WorkFailedError(
+            f"{path} could not be written: {reason}. What was there before is unchanged; "
+            "free space or mend the permissions, then resume."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file's content, complete or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    write_bytes(path, content.encode("utf-8", "surrogateescape"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON document of a run; a missing or broken one is named."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing: {path.parent} is no run folder, or not a whole one.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}). Restore it, or start a new run.") from error
+
+
+class StopRequest:
+    """Set by a signal, read between steps: `signal` is its number, or 0 while nobody has asked to stop."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Take Ctrl-C and SIGTERM as requests while inside; a second Ctrl-C ends the process the usual way.
+
+        Only the main thread may listen for signals; elsewhere nothing is changed and the caller stops the work itself.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def request(number: int, _: object) -> None:
+            self.signal = number
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        for number in before:
+            signal.signal(number, request)
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where everything of one run lies."""
+
+    path: Path
+
+    @property
+    def run_json(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def dataset_csv(self) -> Path:
+        return self.path / "dataset.csv"
+
+    @property
+    def plan_json(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.jsonl"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def baseline(self) -> Path:
+        """The frozen network with the fitted head: where fine-tuning starts, also after a resume."""
+        return self.checkpoints / "baseline.safetensors"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def preprocess(self) -> Path:
+        return self.path / "preprocess.json"
+
+    @property
+    def labels(self) -> Path:
+        return self.path / "labels.txt"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.npz"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def card(self) -> Path:
+        return self.path / "README.md"
+
+    def create(self) -> None:
+        """Make an empty run folder; one that holds anything is refused, so that no run is ever overwritten."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise SettingsError(
+                f"The run folder {self.path} exists and is not empty. Give another --run"
+                + (f", or go on with it: `foldertune train --resume {self.path}`." if self.run_json.exists() else ".")
+            )
+        try:
+            self.checkpoints.mkdir(parents=True)
+        except OSError as error:
+            raise SettingsError(
+                f"The run folder {self.path} cannot be made: {error.strerror}. Give another --run."
+            ) from error
+
+    def open(self) -> dict[str, Any]:
+        """run.json of an existing run, its schema checked."""
+        if not self.path.is_dir():
+            raise MissingError(f"There is no run folder {self.path}. Give the folder that `train --run` made.")
+        facts = read_json(self.run_json)
+        if not isinstance(facts, dict) or not isinstance(facts.get("schema"), int):
+            raise DataError(f"{self.run_json} is not a run's record (no schema number).")
+        if facts["schema"] > SCHEMA:
+            raise DataError(
+                f"{self.path} was written by a newer version (schema {facts['schema']}; this one knows {SCHEMA}). Update foldertune."
+            )
+        return facts
+
+    def remove_orphans(self) -> int:
+        """Delete temporary files that a killed process left behind; returns how many there were."""
+        orphans = [
+            path
+            for folder in (self.path, self.checkpoints)
+            if folder.is_dir()
+            for pattern in _TEMPORARIES
+            for path in folder.glob(pattern)
+        ]
+        for orphan in orphans:
+            with contextlib.suppress(OSError):  # one that cannot be deleted costs space, not the run
+                orphan.unlink(missing_ok=True)
+        return len(orphans)
+
+    def update(self, **facts: Any) -> None:
+        """Change some facts of run.json."""
+        write_json(self.run_json, {**read_json(self.run_json), **facts})
+
+    def write_plan(self, plan: Plan) -> None:
+        write_json(self.plan_json, plan.decisions)
+
+    def read_plan(self) -> Plan:
+        rows = read_json(self.plan_json)
+        forecast = read_json(self.run_json).get("forecast")
+        try:
+            return Plan(tuple(Decision(**row) for row in rows), Forecast(**forecast) if forecast else None)
+        except TypeError as error:
+            raise DataError(f"{self.plan_json} is not a plan of this version: {error}.") from error
+
+    def write_history(self, history: list[EpochRecord]) -> None:
+        write_text(self.history, "".join(json.dumps(plain(record)) + "\n" for record in history))
+
+    def read_history(self) -> list[EpochRecord]:
+        if not self.history.exists():
+            return []
+        known = {item.name for item in dataclasses.fields(EpochRecord)}
+        lines = self.history.read_text(encoding="utf-8").splitlines()
+        return [
+            EpochRecord(**{key: value for key, value in json.loads(line).items() if key in known}) for line in lines
+        ]
+
+    def append_event(self, event: Event) -> None:
+        """One line, one write: a reader never sees half of it. A full disk must not end the run, the checkpoint will say so."""
+        line = json.dumps(plain(event), ensure_ascii=False) + "\n"
+        with contextlib.suppress(OSError), self.events.open("a", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(line)
+
+
+def event(kind: str, **facts: Any) -> Event:
+    """An event that happens now."""
+    return Event(kind, time.time(), plain(facts))
+
+
+def environment() -> Mapping[str, str]:
+    """The versions that a run depends on, without importing them."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"python": platform.python_version(), "platform": sys.platform, "machine": platform.machine()}
+    for name in ("foldertune", "torch", "numpy", "pillow", "openvino", "safetensors"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

@@ -1,0 +1,87 @@
+"""From rows to a first model: pictures decoded once, features of the frozen network, and the head that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from foldertune.data.pack import Pack, pack_pictures
+from foldertune.preprocess import Preprocess
+from foldertune.records import SPLITS, Dataset, Picture, Split, Work
+from foldertune.training.features import Extraction
+from foldertune.training.head import Head, fit_head
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from foldertune.models.network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The pictures of each split, prepared for the network, with their class numbers."""
+
+    dataset: Dataset
+    pictures: Mapping[Split, tuple[Picture, ...]]
+    labels: Mapping[Split, NDArray[np.int64]]
+    packs: Mapping[Split, Pack]
+
+
+def prepare_material(dataset: Dataset, preprocess: Preprocess, *, cache: Path, workers: int) -> Work[Material]:
+    """Decode and prepare every readable picture, once; found in the cache the next time."""
+    pictures = {split: dataset.of(split) for split in SPLITS}
+    numbers = {name: number for number, name in enumerate(dataset.classes)}
+    labels = {split: np.array([numbers[p.label] for p in pictures[split]], np.int64) for split in SPLITS}
+    packs: dict[Split, Pack] = {}
+    for split in SPLITS:
+        packs[split] = yield from pack_pictures(
+            dataset.folder, pictures[split], preprocess, cache=cache, workers=workers
+        )
+    return Material(dataset, pictures, labels, packs)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """head: fitted on the training pictures.   logits: (N, K) by split."""
+
+    head: Head
+    logits: Mapping[Split, NDArray[np.float32]]
+
+    def accuracy(self, split: Split, labels: NDArray[np.int64]) -> float | None:
+        return float((self.logits[split].argmax(1) == labels).mean()) if len(labels) else None
+
+
+def fit_baseline(network: Network, material: Material, extraction: Extraction, *, seed: int) -> Work[Baseline]:
+    """Fit a head on frozen features, put it into the network, and see how it does on the validation pictures."""
+    features = yield from extraction.features(material.pictures["train"], material.packs["train"])
+    head = fit_head(features, material.labels["train"], num_classes=network.num_classes, seed=seed)
+    put_head(network, head)
+    return Baseline(head, {"val": (yield from head_logits(head, "val", material, extraction))})
+
+
+def head_logits(head: Head, split: Split, material: Material, extraction: Extraction) -> Work[NDArray[np.float32]]:
+    """(N, K): what the fitted head says of a split's frozen features."""
+    features = yield from extraction.features(material.pictures[split], material.packs[split])
+    logits: NDArray[np.float32] = features @ head.weight.numpy().T + head.bias.numpy()
+    return logits
+
+
+@torch.no_grad()
+def put_head(network: Network, head: Head) -> None:
+    """Make the fitted head the network's own."""
+    layer = network.get_submodule(network.head_name)
+    layer.get_parameter("weight").copy_(head.weight)
+    layer.get_parameter("bias").copy_(head.bias)
+
+
+@torch.no_grad()
+def cool_head(network: Network, temperature: float) -> None:
+    """Divide the logits by a temperature for good, by scaling the head: the answers stay, the confidence becomes honest."""
+    layer = network.get_submodule(network.head_name)
+    layer.get_parameter("weight").div_(temperature)
+    layer.get_parameter("bias").div_(temperature)

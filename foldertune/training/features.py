@@ -1,0 +1,86 @@
+"""What the frozen network says of each picture, computed once: feature vectors for the head, activations for the upper stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from foldertune.data.loader import CanvasSource
+from foldertune.data.pack import Pack, PackWriter, find_pack, pack_key
+from foldertune.engines import Engine
+from foldertune.preprocess import Preprocess
+from foldertune.records import Picture, Progress, Work
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+    Pixels = Callable[[NDArray[np.int64], int], NDArray[np.uint8]]  # (places, view) -> (B, S, S, 3)
+
+_BATCH = 16  # pictures at once: more gains nothing on a processor and costs memory
+
+
+class Extraction:
+    """Where the outputs of one frozen network are kept: keyed by pictures, weights and preprocessing."""
+
+    def __init__(self, engine: Engine, preprocess: Preprocess, *, weights_id: str, precision: str, cache: Path) -> None:
+        self._engine, self._preprocess, self._cache = engine, preprocess, cache
+        self._identity = {
+            "weights": weights_id, "precision": precision, "engine": engine.name, "preprocess": preprocess.to_dict(),
+        }  # fmt: skip
+        blank = np.zeros((1, preprocess.image_size, preprocess.image_size, 3), np.uint8)
+        self._shapes = [output.shape[1:] for output in engine.run_all(blank)]
+
+    def features(self, pictures: Sequence[Picture], packed: Pack) -> Work[NDArray[np.float32]]:
+        """(N, D) float32 of prepared pictures: the engine's first output."""
+        key = pack_key(pictures, kind="features", **self._identity)
+        made = yield from self._outputs(
+            "features", key, lambda places, _: packed.read(places), len(pictures), np.float32
+        )
+        return made.read_all()
+
+    def activations(self, pictures: Sequence[Picture], packed: Pack) -> Work[Pack]:
+        """Activations of prepared pictures as they are: N records of (C, h, w) float16."""
+        key = pack_key(pictures, kind="activations", **self._identity)
+        return (
+            yield from self._outputs(
+                "activations", key, lambda places, _: packed.read(places), len(pictures), np.float16
+            )
+        )
+
+    def views(
+        self, pictures: Sequence[Picture], source: CanvasSource, *, num_views: int, augmentation: str, seed: int
+    ) -> Work[Pack]:
+        """Activations of augmented views, view after view: V * N records of (C, h, w) float16, the engine's first output.
+
+        float16 halves the space; its rounding is far below what augmentation does.
+        """
+        rows = [picture.row for picture in pictures]  # augmentation is drawn by them
+        key = pack_key(
+            pictures, kind="views", views=num_views, augmentation=augmentation, seed=seed, rows=rows, **self._identity
+        )
+
+        def pixels(places: NDArray[np.int64], view: int) -> NDArray[np.uint8]:
+            changed = source.pictures(places, view + 1).permute(0, 2, 3, 1)
+            return changed.mul(255).round().byte().cpu().numpy()
+
+        return (yield from self._outputs("activations", key, pixels, len(pictures), np.float16, num_views=num_views))
+
+    def _outputs(
+        self, stage: str, key: str, pixels: Pixels, num_pictures: int, dtype: DTypeLike, *, num_views: int = 1
+    ) -> Work[Pack]:
+        """The engine's first output of every view of every picture, from the cache where it is there."""
+        shape, total = self._shapes[0], num_views * num_pictures
+        if found := find_pack(self._cache, key, shape, dtype, total):
+            return found
+        writer = PackWriter(self._cache, key, shape, dtype, total)
+        while writer.num_done < total:
+            view, place = divmod(writer.num_done, num_pictures)
+            # Always the same batches, also where a killed process had written a part of one: batches may change the last bits.
+            done = place % _BATCH
+            places = np.arange(place - done, min(place - done + _BATCH, num_pictures))
+            writer.append(self._engine.run(pixels(places, view))[done:])
+            yield Progress(stage, writer.num_done, total)
+        return writer.close()

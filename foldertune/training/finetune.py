@@ -1,0 +1,135 @@
+"""From the baseline to a fine-tuned network: the plan's values as a course, the sources that it asks for, and the best weights."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from foldertune.data.loader import ActivationSource, CanvasSource, PictureSource
+from foldertune.data.pack import pack_canvases
+from foldertune.engines import make_engine
+from foldertune.engines.torch import Graph
+from foldertune.records import EpochRecord, Event, Plan, Progress, Split, Work
+from foldertune.run import event
+from foldertune.training.baseline import Material
+from foldertune.training.blend import blend
+from foldertune.training.features import Extraction
+from foldertune.training.loop import Fitted, fit
+from foldertune.training.trainer import Course, Labelled, autocast
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from foldertune.models.network import Network
+    from foldertune.preprocess import Preprocess
+    from foldertune.run import StopRequest
+
+# The lowest stage that learns, by the plan's word. Of "head" only the probe makes use.
+FIRST_STAGE = {"all": 0, "upper": 4, "head": 5}
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What fine-tuning works with, apart from the plan. weights_id names the frozen weights in cache keys."""
+
+    network: Network
+    preprocess: Preprocess
+    material: Material
+    weights_id: str
+    cache: Path
+    baseline: Path  # the baseline as a whole model
+
+
+def course_of(plan: Plan, *, deadline_s: float) -> Course:
+    """The plan's values as the training loop wants them."""
+    values = plan.values()
+    known = {item.name for item in fields(Course)}
+    taken: dict[str, Any] = {name: value for name, value in values.items() if name in known}
+    if values["device"] == "cpu":
+        taken["workers"] = 0  # threads that make batches would only take the cores from the layers
+    return Course(
+        **taken, first_stage=FIRST_STAGE[values["tune"]], save_s=60 * values["save_minutes"], deadline_s=deadline_s
+    )
+
+
+def fine_tune(
+    place: Workplace, plan: Plan, *, deadline_s: float, folder: Path, stop: StopRequest
+) -> Generator[Progress | EpochRecord | Event, None, Fitted]:
+    """Train from the network's present weights; ends with the best validated weights in the network."""
+    course = course_of(plan, deadline_s=deadline_s)
+    if plan["head_start"] == "zero":
+        for parameter in place.network.get_submodule(place.network.head_name).parameters():
+            torch.nn.init.zeros_(parameter)
+    train = yield from _training_source(place, plan, course)
+    val = yield from _validation_source(place, plan, course)
+    fitted = yield from fit(place.network, course, train, val, folder=folder, stop=stop)
+    place.network.load_state_dict(fitted.tensors, strict=False)
+    if plan["blend"]:
+        start = load_file(place.baseline)
+        share = blend(place.network, start, lambda: _logits(place.network, val, course), val.labels)
+        yield event("blended", share=share)
+    return fitted
+
+
+def _logits(network: Network, val: Labelled, course: Course) -> NDArray[np.float32]:
+    """(N, K): what the network says of the validation pictures, in the precision of training."""
+    parts = [np.zeros((0, network.num_classes), np.float32)]
+    network.eval()
+    with torch.inference_mode(), autocast(course):
+        for start in range(0, len(val.labels), 32):
+            places = np.arange(start, min(start + 32, len(val.labels)))
+            x = network.run_stages(val.source.batch(places, 0), first=course.first_stage)
+            parts.append(network.classify(network.pool(x)).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _training_source(place: Workplace, plan: Plan, course: Course) -> Work[Labelled]:
+    labels = place.material.labels["train"]
+    full = yield from _canvas_source(place, plan, course)
+    if course.first_stage > 0:
+        pack = yield from _extraction(place, course).views(
+            place.material.pictures["train"],
+            full,
+            num_views=plan["views"],
+            augmentation=plan["augmentation"],
+            seed=course.seed,
+        )
+        return Labelled(_activations(pack, len(labels), course), labels)
+    return Labelled(full, labels)
+
+
+def _canvas_source(place: Workplace, plan: Plan, course: Course) -> Work[CanvasSource]:
+    pictures, preprocess = place.material.pictures["train"], place.preprocess
+    canvases = yield from pack_canvases(
+        place.material.dataset.folder, pictures, preprocess, cache=place.cache, workers=plan["workers"]
+    )
+    return CanvasSource(
+        canvases, pictures, preprocess, augmentation=plan["augmentation"], seed=course.seed, device=course.device
+    )
+
+
+def _validation_source(place: Workplace, plan: Plan, course: Course) -> Work[Labelled]:
+    split: Split = "val"
+    pictures, labels, pack = (getattr(place.material, name)[split] for name in ("pictures", "labels", "packs"))
+    if course.first_stage == 0:
+        return Labelled(PictureSource(pack, place.preprocess, device=course.device), labels)
+    stored = yield from _extraction(place, course).activations(pictures, pack)
+    return Labelled(_activations(stored, len(pictures), course), labels)
+
+
+def _activations(pack: Any, num_pictures: int, course: Course) -> ActivationSource:
+    return ActivationSource(pack, num_pictures=num_pictures, first_stage=course.first_stage, device=course.device)
+
+
+def _extraction(place: Workplace, course: Course) -> Extraction:
+    """The frozen stages on the fastest engine."""
+    graph = Graph(place.network, place.preprocess, outputs=("activation",), stage=course.first_stage - 1)
+    engine = make_engine(graph, place.preprocess.image_size, device=course.device, precision=course.precision)
+    name = f"{place.weights_id} stage {course.first_stage - 1}"
+    return Extraction(engine, place.preprocess, weights_id=name, precision=course.precision, cache=place.cache)

@@ -1,0 +1,79 @@
+"""Which parameters learn how fast: lower rates for lower layers, and the rate over the steps as a pure function."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from foldertune.models.network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Linear warm-up to 1, then a cosine to `floor`; a factor of each group's own peak rate."""
+
+    num_steps: int
+    warmup_steps: int
+    floor: float = 0.01
+
+    def factor(self, step: int) -> float:
+        """step: optimizer steps done, in [0, num_steps)."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        progress = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def parameter_groups(
+    network: Network, *, first_stage: int, learning_rate: float, layer_decay: float, weight_decay: float
+) -> list[dict[str, object]]:
+    """The parameters that learn, one group per stage and kind, in a fixed order.
+
+    first_stage: the lowest stage that learns.   layer_decay: each stage's rate over that of the stage above it, in (0, 1].
+    Biases and normalisation scales are not decayed: they do not over-fit, and decay would shift the pretrained statistics.
+    """
+    groups: list[dict[str, object]] = []
+    top = network.num_stages  # the head
+    for stage in range(first_stage, top + 1):
+        rate = learning_rate * layer_decay ** (top - stage)
+        parameters = [parameter for _, parameter in network.stage_parameters(stage)]
+        for decay, members in (
+            (weight_decay, [value for value in parameters if value.ndim > 1]),
+            (0.0, [value for value in parameters if value.ndim <= 1]),
+        ):
+            if members:
+                groups.append({"params": members, "lr": rate, "peak": rate, "weight_decay": decay})
+    return groups
+
+
+def make_optimizer(name: str, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
+    """adamw, or sgd with Nesterov momentum 0.9."""
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=0.0, foreach=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
+    """Scale every group's rate; returns the highest."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+    return float(max(group["lr"] for group in optimizer.param_groups))
+
+
+def freeze_below(network: Network, first_stage: int) -> None:
+    """Stages below `first_stage` neither learn nor change their running statistics."""
+    for stage in range(network.num_stages):
+        for _, parameter in network.stage_parameters(stage):
+            parameter.requires_grad_(stage >= first_stage)
+
+
+def freeze_batch_norms(network: nn.Module) -> None:
+    """Batch norms use the pretrained statistics: a batch of 16 estimates them worse than ImageNet did."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()

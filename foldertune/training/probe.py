@@ -1,0 +1,126 @@
+"""How fast this machine is at this work: a few steps, measured before the plan says how long a run takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+
+from foldertune.data.loader import CanvasSource, Source
+from foldertune.forecast import Probe
+from foldertune.machine import peak_memory_mib
+from foldertune.preprocess import Preprocess
+from foldertune.records import Picture
+from foldertune.training.trainer import Course, Labelled, Trainer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from foldertune.data.pack import Pack
+    from foldertune.engines import Engine
+    from foldertune.models.network import Network
+
+_BATCH = 16
+
+
+def measure(
+    network: Network, engine: Engine, course: Course, preprocess: Preprocess, *, start_s: float, decode_per_s: float
+) -> Probe:
+    """Pictures per second of each part; the network's weights come out as they went in.
+
+    start_s: seconds that loading the network and compiling the engine took.   decode_per_s: as the look at the folder found.
+    """
+    side = preprocess.image_size
+    pictures = np.zeros((_BATCH, side, side, 3), np.uint8)
+    features_per_s = _BATCH / _steady_time(lambda: engine.run(pictures))
+    train_per_s, validate_per_s = _training_rates(network, course, preprocess)
+    return Probe(
+        start_s=start_s,
+        decode_per_s=decode_per_s,
+        features_per_s=features_per_s,
+        train_per_s=train_per_s,
+        validate_per_s=validate_per_s,
+        memory_mib=peak_memory_mib(),
+    )
+
+
+def _training_rates(network: Network, course: Course, preprocess: Preprocess) -> tuple[float, float]:
+    """Training steps at rate 0 change no weight; gradients and optimizer state are dropped with the trainer."""
+    places, labels = (
+        np.arange(course.batch_size),
+        torch.zeros(course.batch_size, dtype=torch.int64, device=course.device),
+    )
+    source = _blank_source(network, course, preprocess)
+    trainer = Trainer(network, course, Labelled(source, np.zeros(course.batch_size, np.int64)))
+    x = source.batch(places, 0)
+    network.eval()
+
+    def step() -> None:  # with the making of the batch, which the threads of a real run do on the same cores
+        trainer.micro_batch(source.batch(places, 0), labels, share=1.0)
+        trainer.step()
+
+    def look() -> None:
+        with torch.inference_mode(), trainer.autocast():
+            network.classify(network.pool(network.run_stages(x, first=course.first_stage)))
+
+    training = course.batch_size / _steady_time(step)
+    return training, course.batch_size / _steady_time(look)
+
+
+def _blank_source(network: Network, course: Course, preprocess: Preprocess) -> Source:
+    """Black pictures, augmented as in training; above the first stage, activations of zeros."""
+    if course.first_stage == 0:
+        side = preprocess.resized_px
+        pictures = [Picture(row, "", "", width=side, height=side) for row in range(course.batch_size)]
+        canvases = cast("Pack", _BlankPack((side, side, 3)))
+        return CanvasSource(
+            canvases, pictures, preprocess, augmentation="standard", seed=course.seed, device=course.device
+        )
+    return _BlankActivations(network, course, preprocess.image_size)
+
+
+@dataclass(frozen=True, slots=True)
+class _BlankPack:
+    """As many zeros as are asked for, in the place of a pack."""
+
+    shape: tuple[int, ...]
+    num_records: int = 0
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        return np.zeros((len(indices), *self.shape), np.uint8)
+
+
+class _BlankActivations:
+    """A source of zeros in the shape that the first learning stage takes."""
+
+    def __init__(self, network: Network, course: Course, image_size: int) -> None:
+        self.first_stage, self.num_pictures = course.first_stage, course.batch_size
+        picture = torch.zeros(1, 3, image_size, image_size, device=course.device)
+        with torch.inference_mode():
+            below = network.to(course.device).eval().run_stages(picture, last=course.first_stage - 1)
+        self._shape = below.shape[1:]
+        self._device = course.device
+
+    def batch(self, places: np.ndarray, epoch: int) -> torch.Tensor:
+        return torch.zeros(len(places), *self._shape, device=self._device)
+
+
+def _steady_time(work: Callable[[], object]) -> float:
+    """Mean seconds of some work: one run warms up, then it runs for half a second, or four times."""
+    work()
+    _synchronise()
+    began, num_runs = time.perf_counter(), 0
+    while num_runs == 0 or (num_runs < 4 and time.perf_counter() - began < 0.5):
+        work()
+        _synchronise()
+        num_runs += 1
+    return (time.perf_counter() - began) / num_runs
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

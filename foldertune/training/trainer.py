@@ -1,0 +1,251 @@
+"""What changes while a network learns, and what of it must be saved: weights, optimizer, average, best weights, account."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foldertune.data.loader import Source
+from foldertune.training.checkpoint import State, flatten, optimizer_tensors, restore_optimizer, unflatten
+from foldertune.training.optimizer import (
+    Schedule,
+    freeze_batch_norms,
+    freeze_below,
+    make_optimizer,
+    parameter_groups,
+    set_rate,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from foldertune.models.network import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How training goes; every value stands in the plan. Rates per step, times in seconds."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    optimizer: str = "adamw"
+    layer_decay: float = 1.0
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    label_smoothing: float = 0.0
+    clip_norm: float = 1.0
+    accumulate: int = 1
+    eval_steps: int = 1
+    early_stop: int = 0
+    imbalance: str = "none"
+    batch_norm: str = (
+        "frozen"  # "frozen": the pretrained statistics; "batch": those of each batch, as from a random start
+    )
+    ema: bool = False
+    precision: str = "float32"
+    device: str = "cpu"
+    first_stage: int = 0
+    workers: int = 0
+    save_s: float = 120.0
+    deadline_s: float = math.inf  # of training time, all attempts together
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A source with the class number of each of its pictures: labels (N,)."""
+
+    source: Source
+    labels: NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Account:
+    """What has happened so far in numbers; saved with every state, so that the history of a resumed run is the same text."""
+
+    epoch: int = 1
+    step: int = 0
+    place: int = 0  # pictures of this epoch that were trained on
+    loss_sum: float = 0.0
+    correct: int = 0
+    largest_norm: float = 0.0
+    last_loss: float = math.nan
+    last_norm: float = math.nan
+    best_accuracy: float = -1.0
+    best_loss: float = math.inf
+    validations_since_best: int = 0
+    elapsed_s: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_batch(self, num_pictures: int, loss: float, correct: int) -> None:
+        """Note a batch that was seen: its summed loss, and how many of its answers were correct."""
+        self.place += num_pictures
+        self.loss_sum, self.correct, self.last_loss = self.loss_sum + loss, self.correct + correct, loss / num_pictures
+
+    def add_step(self, norm: float) -> None:
+        """Note an optimizer step; fp16 skips one whose norm is not finite, and goes on at a lower scale."""
+        self.step, self.last_norm = self.step + 1, norm
+        if math.isfinite(norm):
+            self.largest_norm = max(self.largest_norm, norm)
+
+
+def autocast(course: Course) -> torch.autocast:
+    """The lower precision of training, where it has one."""
+    lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(course.precision)
+    return torch.autocast(course.device, lower, enabled=lower is not None)
+
+
+class Trainer:
+    """The mutable side of one training: network, optimizer, average, best weights, account. `fit` drives it."""
+
+    def __init__(self, network: Network, course: Course, train: Labelled) -> None:
+        self.network = network.to(course.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.course = course
+        freeze_below(network, course.first_stage)
+        self.learning = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        # Running statistics that change while learning are part of the state, like weights.
+        self.statistics = dict(network.named_buffers()) if course.batch_norm == "batch" else {}
+        groups = parameter_groups(
+            network, first_stage=course.first_stage, learning_rate=course.learning_rate,
+            layer_decay=course.layer_decay, weight_decay=course.weight_decay,
+        )  # fmt: skip
+        self.optimizer = make_optimizer(course.optimizer, groups)
+        self.steps_per_epoch = math.ceil(len(train.labels) / (course.batch_size * course.accumulate))
+        num_steps = self.steps_per_epoch * course.epochs
+        self.schedule = Schedule(num_steps, warmup_steps=round(course.warmup_share * num_steps))
+        self.average = {name: value.detach().clone() for name, value in self.learning.items()} if course.ema else {}
+        self.best: dict[str, Tensor] = {}
+        weighted = course.imbalance == "weights"
+        self.class_weights = class_weights(train.labels, network.num_classes).to(course.device) if weighted else None
+        # float16 overflows without scaling; the scale is part of the saved state.
+        self.scaler = torch.amp.GradScaler(course.device, enabled=course.precision == "fp16")
+        self.account = Account()
+        self.mark()
+
+    def learning_mode(self) -> None:
+        self.network.train()
+        if self.course.batch_norm == "frozen":
+            freeze_batch_norms(self.network)
+
+    def mark(self) -> None:
+        """Remember the start of a step; weights and optimizer need no copy, only the end of a step changes them."""
+        self._start = replace(self.account), {name: value.clone() for name, value in self.statistics.items()}
+
+    def go_back(self) -> None:
+        """To the start of the step that was begun, as if none of its batches had been seen."""
+        account, statistics = self._start
+        self.account = replace(account)
+        self._copy_in(statistics)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def micro_batch(self, x: Tensor, labels: Tensor, *, share: float) -> tuple[float, int]:
+        """Add the gradients of one batch, weighted by its share of the step. Returns (summed loss, number correct)."""
+        with self.autocast():
+            features = self.network.pool(self.network.run_stages(x, first=self.course.first_stage))
+            logits = self.network.classify(features)
+        losses = F.cross_entropy(
+            logits.float(),
+            labels,
+            weight=self.class_weights,
+            label_smoothing=self.course.label_smoothing,
+            reduction="none",
+        )
+        loss = losses.mean()
+        self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()) * len(labels), int((logits.argmax(1) == labels).sum())
+
+    def step(self) -> float:
+        """One optimizer step; returns the gradient norm before clipping. A norm that is not finite changes nothing."""
+        self.scaler.unscale_(self.optimizer)
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.learning.values()), self.course.clip_norm))
+        if math.isfinite(norm) or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self._follow()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def autocast(self) -> torch.autocast:
+        return autocast(self.course)
+
+    def learned(self) -> dict[str, Tensor]:
+        """The weights that validation judges: the moving average where one is kept; and the statistics with them."""
+        return {**(self.average or {name: value.detach() for name, value in self.learning.items()}), **self.statistics}
+
+    @contextlib.contextmanager
+    def judged(self) -> Iterator[None]:
+        """The network in evaluation mode with the weights that validation judges; the learning ones come back after."""
+        kept = {name: value.detach().clone() for name, value in self.learning.items()} if self.average else {}
+        self._copy_in(self.average)
+        self.network.eval()
+        try:
+            yield
+        finally:
+            self._copy_in(kept)
+
+    def keep_if_best(self, loss: float, accuracy: float) -> bool:
+        """Best is the highest validation accuracy; the lower log loss breaks ties."""
+        account = self.account
+        if (accuracy, -loss) <= (account.best_accuracy, -account.best_loss):
+            account.validations_since_best += 1
+            return False
+        account.best_accuracy, account.best_loss, account.validations_since_best = accuracy, loss, 0
+        self.best = {name: value.detach().cpu().clone() for name, value in self.learned().items()}
+        return True
+
+    def state(self) -> State:
+        tensors = {
+            **flatten("model", {name: value.detach() for name, value in {**self.learning, **self.statistics}.items()}),
+            **flatten("optimizer", optimizer_tensors(self.optimizer)),
+            **flatten("average", self.average),
+            **flatten("best", self.best),
+            "rng/torch": torch.get_rng_state(),
+        }
+        return State(self.account.step, tensors, {"account": asdict(self.account), "scaler": self.scaler.state_dict()})
+
+    def restore(self, state: State) -> None:
+        self._copy_in(unflatten("model", state.tensors))
+        restore_optimizer(self.optimizer, unflatten("optimizer", state.tensors))
+        for name, value in unflatten("average", state.tensors).items():
+            self.average[name].copy_(value)
+        self.best = unflatten("best", state.tensors)
+        torch.set_rng_state(state.tensors["rng/torch"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state.facts["scaler"])
+        self.account = Account(**state.facts["account"])
+        if self.account.step:
+            set_rate(self.optimizer, self.schedule.factor(self.account.step - 1))  # what the last step left behind
+
+    def is_finite(self) -> bool:
+        return all(bool(torch.isfinite(value).all()) for value in (*self.learning.values(), *self.statistics.values()))
+
+    @torch.no_grad()
+    def _copy_in(self, tensors: dict[str, Tensor]) -> None:
+        for name, value in tensors.items():
+            {**self.learning, **self.statistics}[name].copy_(value)
+
+    def _follow(self) -> None:
+        if self.average:
+            # The average starts short, so that it forgets the start within the first tenth of training.
+            decay = min(0.99, (1 + self.account.step) / (10 + self.account.step))
+            torch._foreach_lerp_(
+                list(self.average.values()), [value.detach() for value in self.learning.values()], 1 - decay
+            )
+
+
+def class_weights(labels: NDArray[np.int64], num_classes: int) -> Tensor:
+    """A weight for each class, the inverse of its share, averaging 1 over the pictures; (K,). A class without any gets 0."""
+    counts = np.bincount(labels, minlength=num_classes)
+    present = counts > 0
+    weights = np.zeros(num_classes)
+    weights[present] = len(labels) / (present.sum() * counts[present])
+    return torch.tensor(weights, dtype=torch.float32)

@@ -1,0 +1,146 @@
+"""What the frozen network says of each picture: in order, computed once, the same after an interruption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from trainings import IMAGE_PX, made_pictures
+
+from foldertune.data.loader import CanvasSource
+from foldertune.data.pack import Pack, PackWriter
+from foldertune.preprocess import Preprocess
+from foldertune.records import Picture, Progress, finish
+from foldertune.training.features import Extraction
+
+SMALL = Preprocess(image_size=IMAGE_PX)
+NUM_PICTURES = 40
+
+
+class MeanEngine:
+    """The mean colour as a feature, and as an activation of 2 x 2; counts the pictures of each call."""
+
+    name = "mean"
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def run_all(self, pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        return [self.run(pictures)]
+
+    def run(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.batches.append(len(pictures))
+        found: NDArray[np.float32] = (
+            pictures.mean((1, 2)).astype(np.float32)[:, :, None, None].repeat(2, 2).repeat(2, 3)
+        )
+        return found
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Pack:
+    pixels, _ = made_pictures(NUM_PICTURES)
+    writer = PackWriter(tmp_path, "pictures", pixels.shape[1:], np.uint8, len(pixels))
+    writer.append(pixels)
+    return writer.close()
+
+
+def pictures(*, first_row: int = 0) -> list[Picture]:
+    rows = range(first_row, first_row + NUM_PICTURES)
+    return [Picture(row, f"{row}.png", "a", "train", "", IMAGE_PX, IMAGE_PX, f"{row - first_row:064x}") for row in rows]
+
+
+def extraction(cache: Path, engine: MeanEngine, *, weights_id: str = "w") -> Extraction:
+    made = Extraction(engine, SMALL, weights_id=weights_id, precision="float32", cache=cache)
+    engine.batches.clear()  # the blank picture that tells the shape
+    return made
+
+
+def canvases(packed: Pack, rows: list[Picture]) -> CanvasSource:
+    return CanvasSource(packed, rows, SMALL, augmentation="standard", seed=1, device="cpu")
+
+
+def views(cache: Path, engine: MeanEngine, packed: Pack, rows: list[Picture]) -> Pack:
+    source = canvases(packed, rows)
+    made = extraction(cache, engine)
+    return finish(made.views(rows, source, num_views=2, augmentation="standard", seed=1))
+
+
+def test_features_are_the_engines_answers_in_the_pictures_order(tmp_path: Path, packed: Pack) -> None:
+    engine = MeanEngine()
+    steps = extraction(tmp_path, engine).features(pictures(), packed)
+    told = []
+    while True:
+        try:
+            told.append(next(steps))
+        except StopIteration as stop:
+            found = stop.value
+            break
+    assert told == [Progress("features", done, NUM_PICTURES) for done in (16, 32, 40)]
+    assert found.dtype == np.float32
+    assert np.array_equal(found[:, :, 0, 0], packed.read_all().mean((1, 2)).astype(np.float32))
+    assert engine.batches == [16, 16, 8]
+
+
+def test_features_a_second_time_come_from_the_cache(tmp_path: Path, packed: Pack) -> None:
+    first, engine = finish(extraction(tmp_path, MeanEngine()).features(pictures(), packed)), MeanEngine()
+    second = finish(extraction(tmp_path, engine).features(pictures(), packed))
+    assert engine.batches == []
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("change", ["weights", "pictures"])
+def test_features_of_other_weights_or_pictures_are_computed(change: str, tmp_path: Path, packed: Pack) -> None:
+    finish(extraction(tmp_path, MeanEngine()).features(pictures(), packed))
+    engine = MeanEngine()
+    others = pictures()[::-1] if change == "pictures" else pictures()
+    finish(extraction(tmp_path, engine, weights_id="v" if change == "weights" else "w").features(others, packed))
+    assert sum(engine.batches) == NUM_PICTURES
+
+
+@pytest.mark.parametrize("num_records", [16, 5, 39, 0.5])
+def test_features_after_a_kill_go_on_in_the_same_batches(num_records: float, tmp_path: Path, packed: Pack) -> None:
+    expected = finish(extraction(tmp_path / "whole", MeanEngine()).features(pictures(), packed))
+    (whole,) = (tmp_path / "whole").glob("*.pack")
+    (tmp_path / "cut").mkdir()
+    left = whole.read_bytes()[: int(num_records * expected[0].nbytes)]
+    (tmp_path / "cut" / whole.with_suffix(".part").name).write_bytes(left)
+    engine = MeanEngine()
+    found = finish(extraction(tmp_path / "cut", engine).features(pictures(), packed))
+    assert np.array_equal(found, expected)
+    assert engine.batches == {16: [16, 8], 5: [16, 16, 8], 39: [8], 0.5: [16, 16, 8]}[num_records]
+
+
+def test_activations_are_stored_as_float16(tmp_path: Path, packed: Pack) -> None:
+    made = finish(extraction(tmp_path, MeanEngine()).activations(pictures(), packed))
+    expected = packed.read_all().mean((1, 2)).astype(np.float16)
+    assert (made.shape, made.dtype.name, made.num_records) == ((3, 2, 2), "float16", NUM_PICTURES)
+    assert np.array_equal(made.read_all()[:, :, 1, 1], expected)
+
+
+def test_views_are_stored_view_after_view(tmp_path: Path, packed: Pack) -> None:
+    engine, source = MeanEngine(), canvases(packed, pictures())
+    made = views(tmp_path, engine, packed, pictures())
+    assert made.num_records == 2 * NUM_PICTURES
+    assert engine.batches == [16, 16, 8] * 2
+    for view in range(2):
+        places = np.arange(NUM_PICTURES)
+        expected = 255 * source.pictures(places, view + 1).mean((2, 3)).numpy()
+        found = made.read(view * NUM_PICTURES + places)[:, :, 0, 0].astype(float)
+        assert np.abs(found - expected).max() < 0.6  # rounded to bytes, then to float16
+    assert not np.array_equal(made.read(range(NUM_PICTURES)), made.read(range(NUM_PICTURES, 2 * NUM_PICTURES)))
+
+
+def test_views_of_pictures_under_other_row_numbers_are_computed_anew(tmp_path: Path, packed: Pack) -> None:
+    """What is drawn depends on the row, so that a cache from another numbering would change what a seed gives."""
+    first, engine = views(tmp_path, MeanEngine(), packed, pictures()), MeanEngine()
+    second = views(tmp_path, engine, packed, pictures(first_row=7))
+    assert sum(engine.batches) == 2 * NUM_PICTURES
+    assert not np.array_equal(first.read_all(), second.read_all())
+
+
+def test_extraction_of_no_pictures_is_empty(tmp_path: Path, packed: Pack) -> None:
+    made = extraction(tmp_path, MeanEngine())
+    assert len(finish(made.features([], packed))) == 0
+    assert finish(made.activations([], packed)).num_records == 0

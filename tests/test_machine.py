@@ -1,0 +1,186 @@
+"""The facts about a machine, with invented control groups and devices."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from foldertune import machine
+from foldertune.errors import MissingError
+from foldertune.machine import (
+    cache_folder,
+    cpu_has_bf16,
+    find_machine,
+    free_disk_mib,
+    keep_freed_memory,
+    memory_mib,
+    num_cores,
+    peak_memory_mib,
+)
+
+MIB = 2**20
+
+
+@pytest.fixture
+def control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty control group in place of the machine's own."""
+    monkeypatch.setattr(machine, "_CONTROL_GROUP", tmp_path)
+    return tmp_path
+
+
+def limit_memory(group: Path, *, limit: str, current: int, inactive: int) -> None:
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text(f"{current}\n")
+    (group / "memory.stat").write_text(f"anon 5\nfile 9\ninactive_file {inactive}\nactive_file 7\n")
+
+
+def test_num_cores_is_the_affinity_without_a_control_group(control_group: Path) -> None:
+    expected = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert num_cores() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max 100000", 64),
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("50000 100000", 1),
+        ("", 64),
+        ("9999999 100000", 64),
+    ],
+)
+def test_num_cores_keeps_to_the_quota_of_a_container(
+    control_group: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    (control_group / "cpu.max").write_text(text)
+    assert num_cores() == expected
+
+
+def test_memory_mib_without_a_control_group_is_the_machines(control_group: Path) -> None:
+    total, free = memory_mib()
+    assert 0 < free <= total
+
+
+def test_memory_mib_keeps_to_the_limit_and_counts_what_is_given_back(control_group: Path) -> None:
+    limit_memory(control_group, limit=str(100 * MIB), current=90 * MIB, inactive=30 * MIB)
+    total, free = memory_mib()
+    assert total == 100
+    assert free == 40
+
+
+def test_memory_mib_over_its_limit_is_none_free(control_group: Path) -> None:
+    limit_memory(control_group, limit=str(100 * MIB), current=120 * MIB, inactive=0)
+    assert memory_mib() == (100, 0)
+
+
+def test_memory_mib_without_a_limit_is_the_machines(control_group: Path) -> None:
+    before = memory_mib()[0]
+    limit_memory(control_group, limit="max", current=1, inactive=0)
+    assert memory_mib()[0] == before
+
+
+def test_peak_memory_mib_grows_with_what_is_held() -> None:
+    before = peak_memory_mib()
+    held = bytearray(int((before + 64) * MIB))
+    held[::4096] = b"\1" * len(held[::4096])
+    assert peak_memory_mib() >= before + 32
+    assert 1 < before < 1_000_000
+
+
+def test_free_disk_mib_of_a_folder_to_be_made_is_that_of_its_parent(tmp_path: Path) -> None:
+    assert free_disk_mib(tmp_path / "a" / "b" / "c") == pytest.approx(free_disk_mib(tmp_path), rel=0.01)
+    assert free_disk_mib(Path("relative/to/be/made")) > 0
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        ("fpu sse avx512f avx512_bf16 amx_tile", True),
+        ("fpu sse avx512f", False),
+        ("fp asimd bf16 i8mm", True),
+        ("", False),
+    ],
+)
+def test_cpu_has_bf16_reads_the_kernels_list(monkeypatch: pytest.MonkeyPatch, features: str, expected: bool) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: f"flags\t\t: {features}\n")
+    assert cpu_has_bf16() is expected
+
+
+def test_cpu_has_bf16_without_a_list_is_false(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(_: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    assert cpu_has_bf16() is False
+
+
+def test_find_machine_cpu_is_always_there(tmp_path: Path) -> None:
+    found = find_machine("cpu", run_folder=tmp_path / "run")
+    assert (found.device, found.device_name, found.accelerated) == ("cpu", "processor", False)
+    assert found.num_cores == num_cores()
+    assert found.device_memory_mib == found.free_memory_mib <= found.memory_mib
+    assert found.free_disk_mib > 0
+
+
+def test_find_machine_device_that_is_not_here_names_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert find_machine("auto").device == "cpu"
+    with pytest.raises(MissingError) as caught:
+        find_machine("cuda")
+    assert caught.value.exit_code == 4
+    text = "The device cuda is not here. This machine has: cpu. Pass --device cpu, or leave it out."
+    assert str(caught.value) == text
+
+
+def test_find_machine_auto_prefers_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Invented 3000")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (6 * 2**30, 8 * 2**30))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: not including_emulation)
+    found = find_machine()
+    assert (found.device, found.device_name, found.device_memory_mib) == ("cuda", "Invented 3000", 6144)
+    assert found.bf16
+    assert found.accelerated
+
+
+def test_keep_freed_memory_may_be_called_anywhere_and_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_freed_memory()
+    keep_freed_memory()
+    called: list[str] = []
+    monkeypatch.setattr("ctypes.CDLL", called.append)
+    monkeypatch.setattr(sys, "platform", "win32")
+    keep_freed_memory()
+    assert called == []
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"),
+    [("linux", "HOME/.cache/foldertune"), ("darwin", "HOME/Library/Caches/foldertune")],
+)
+def test_cache_folder_is_the_systems_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, expected: str
+) -> None:
+    for name in ("FOLDERTUNE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert cache_folder() == Path(expected.replace("HOME", str(tmp_path)))
+
+
+def test_cache_folder_is_what_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("FOLDERTUNE_CACHE", raising=False)
+    assert cache_folder() == tmp_path / "foldertune"
+    monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
