@@ -1,0 +1,280 @@
+"""The report of a run: one HTML file that needs no network, no script and no other file, in light and dark."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from foldertune.evaluation.curves import draw_history
+from foldertune.evaluation.figures import (
+    classes_table,
+    confusion_table,
+    confusions_list,
+    models_table,
+    weakest_classes,
+)
+from foldertune.evaluation.markup import (
+    SPACE,
+    count,
+    escape,
+    folded,
+    name,
+    percent,
+    section,
+    setting_value,
+    table,
+)
+from foldertune.records import EpochRecord, Evaluation, Picture, Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# A browser that keeps to this loads nothing and runs nothing, whatever the names of files hold.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A picture that was answered wrongly. thumbnail: JPEG bytes; empty where there is none to show."""
+
+    path: str
+    label: str
+    answer: str
+    probability: float  # of the answer
+    thumbnail: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFacts:
+    """All that a report and a model card tell.
+
+    verdict: which model was kept and by how much, a sentence.   evaluations: by model, "baseline" and perhaps
+    "fine-tuned", measured on the test split; kept: the key of one.   num_pictures: readable pictures by split.
+    class_counts: by split, then class; may be empty.   minutes: what the run took.
+    """
+
+    title: str
+    created: str
+    verdict: str
+    plan: Plan
+    history: tuple[EpochRecord, ...]
+    evaluations: Mapping[str, Evaluation]
+    kept: str
+    num_pictures: Mapping[str, int]
+    classes: tuple[str, ...]
+    mistakes: tuple[Mistake, ...]
+    unreadable: tuple[Picture, ...]
+    skipped: Mapping[str, int]
+    warnings: tuple[str, ...]
+    environment: Mapping[str, str]
+    minutes: float
+    class_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """That of the kept model."""
+        return self.evaluations[self.kept]
+
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self.warnings, *self.plan.warnings]))
+
+
+def render_report(facts: ReportFacts) -> str:
+    """The report as HTML text, to be written as UTF-8."""
+    style = resources.files("foldertune.evaluation").joinpath("report.css").read_text(encoding="utf-8")
+    head = "\n".join(
+        [
+            '<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f"<title>{escape(facts.title)} – Foldertune report</title>",
+            f"<style>\n{style}</style>",
+        ]
+    )
+    body = "\n".join(part for part in _parts(facts) if part)
+    page = f'<html lang="en">\n<head>\n{head}\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>'
+    return f"<!DOCTYPE html>\n{page}\n"
+
+
+def thumbnail(picture: NDArray[np.uint8], *, side_px: int = 160) -> bytes:
+    """A small JPEG of a picture (H, W, 3) uint8 RGB: its longer side at most side_px, never enlarged, no metadata."""
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80, optimize=True)
+    return buffer.getvalue()
+
+
+def _parts(facts: ReportFacts) -> Iterator[str]:
+    evaluation = facts.evaluation
+    yield _header(facts)
+    yield _headline(facts)
+    yield _warnings(facts)
+    yield section(
+        "Models",
+        models_table(facts.evaluations, facts.kept),
+        lead="Every model is measured once on the test split, which chose nothing. Macro F1 gives each class the same "
+        "weight; a lower log loss means more honest probabilities.",
+    )
+    yield section("Learning", draw_history(facts.history) + _history_table(facts))
+    yield section("Classes", classes_table(evaluation), lead=weakest_classes(evaluation))
+    yield section(
+        "What is taken for what",
+        f'<div class="mixed">{confusion_table(evaluation)}{confusions_list(evaluation)}</div>',
+        lead="Each row of the matrix is a class, each column an answer; the diagonal is right.",
+    )
+    yield section(
+        "Worst mistakes",
+        _gallery(facts),
+        lead="Wrong answers of the test split, the most confident first. Some may be wrong labels, not wrong answers.",
+    )
+    yield section("Data", _data(facts))
+    yield section("Settings", _settings(facts))
+    yield section("Made with", folded("Versions and machine", _environment(facts)))
+
+
+def _header(facts: ReportFacts) -> str:
+    total = sum(facts.num_pictures.values())
+    figures = (
+        escape(facts.created),
+        count(total, "picture"),
+        count(len(facts.classes), "class"),
+        f"{facts.minutes:.1f}{SPACE}minutes",
+    )
+    line = ' <span aria-hidden="true">·</span> '.join(figures)
+    title = f"<h1><bdi>{escape(facts.title)}</bdi></h1>"
+    return f'<header><p class="eyebrow">Foldertune report</p>\n{title}\n<p>{line}</p></header>'
+
+
+def _headline(facts: ReportFacts) -> str:
+    found = facts.evaluation
+    verb = "is" if found.num_pictures == 1 else "are"
+    tiles = [
+        ("Macro F1", percent(found.macro_f1)),
+        *([("Top 5", percent(found.top5))] if found.top5 is not None else []),
+        ("Log loss", f"{found.log_loss:.3f}"),
+        ("Kept model", escape(facts.kept)),
+    ]
+    shown = "".join(f"<div><dt>{title}</dt><dd>{value}</dd></div>" for title, value in tiles)
+    return (
+        '<section class="headline" aria-label="Accuracy">\n'
+        f'<p class="figure">{percent(found.accuracy.value)}</p>\n'
+        f"<p><strong>of {count(found.num_pictures, 'test picture')} {verb} answered correctly.</strong> "
+        f"On pictures like these the accuracy lies between {percent(found.accuracy.low)} and "
+        f"{percent(found.accuracy.high)}, with 95{SPACE}% confidence.</p>\n"
+        f'<p class="verdict">{escape(facts.verdict)}</p>\n<dl class="tiles">{shown}</dl>\n</section>'
+    )
+
+
+def _warnings(facts: ReportFacts) -> str:
+    if not facts.all_warnings:
+        return ""
+    items = "\n".join(f"<li>{escape(warning)}</li>" for warning in facts.all_warnings)
+    return f'<section class="warnings"><h2>Worth knowing</h2>\n<ul>\n{items}\n</ul></section>'
+
+
+def _history_table(facts: ReportFacts) -> str:
+    def row(record: EpochRecord) -> list[str]:
+        return [
+            f'{record.epoch} <span class="tag">best</span>' if record.epoch == best else str(record.epoch),
+            f"{record.train_loss:.3f}",
+            "—" if record.val_loss is None else f"{record.val_loss:.3f}",
+            percent(record.train_accuracy),
+            "—" if record.val_accuracy is None else percent(record.val_accuracy),
+            f"{record.learning_rate:.2e}",
+            f"{record.gradient_norm:.2f}",
+            f"{record.pictures_per_s:,.1f}",
+            f"{record.elapsed_s:,.0f}",
+        ]
+
+    if not facts.history:
+        return "<p>No layer below the head was trained: the baseline is the model.</p>"
+    head = [
+        "Epoch", "Training loss", "Validation loss", "Training accuracy", "Validation accuracy",
+        "Learning rate", "Gradient norm", "Pictures per s", "Seconds",
+    ]  # fmt: skip
+    best = max((record.epoch for record in facts.history if record.best), default=0)
+    rows = table(head, map(row, facts.history), caption="Every epoch", numeric=range(1, len(head)))
+    return folded(f"Every epoch in numbers ({len(facts.history)})", rows, opened=len(facts.history) == 1)
+
+
+def _gallery(facts: ReportFacts) -> str:
+    if not facts.mistakes:
+        return ""
+    return '<div class="gallery">\n' + "\n".join(map(_mistake, facts.mistakes)) + "\n</div>"
+
+
+def _mistake(mistake: Mistake) -> str:
+    label, answer = escape(mistake.label), escape(mistake.answer)
+    if mistake.thumbnail:
+        data = base64.b64encode(mistake.thumbnail).decode("ascii")
+        shown = f'<img src="data:image/jpeg;base64,{data}" alt="A picture of class {label} that was answered {answer}">'
+    else:
+        shown = '<span class="nothing">no picture</span>'
+    sure = f'<span class="sure" title="probability of the answer">{percent(mistake.probability)}</span>'
+    words = f'<dt>Answer</dt><dd class="wrong">{name(mistake.answer)}</dd><dt>Label</dt><dd>{name(mistake.label)}</dd>'
+    caption = f'<dl>{words}</dl><p class="path">{name(mistake.path)}</p>'
+    return f'<figure><div class="frame">{shown}{sure}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def _data(facts: ReportFacts) -> str:
+    rows = [[escape(split), f"{number:,}"] for split, number in facts.num_pictures.items()]
+    counts = table(["Split", "Pictures"], rows, caption="Readable pictures by split", numeric=[1])
+    if facts.class_counts:
+        splits = list(facts.class_counts)
+        per_class = [
+            [name(label), *(f"{facts.class_counts[split].get(label, 0):,}" for split in splits)]
+            for label in facts.classes
+        ]
+        counts += folded(
+            f"Pictures of each class ({len(facts.classes)})",
+            table(
+                ["Class", *map(escape, splits)], per_class, caption="Pictures by class and split", numeric=range(1, 9)
+            ),
+        )
+    unreadable = [[name(picture.path), name(picture.label), escape(picture.problem)] for picture in facts.unreadable]
+    skipped = [[escape(reason), f"{number:,}"] for reason, number in facts.skipped.items()]
+    left_out = [
+        table(["File", "Class", "Problem"], unreadable, caption="Pictures that cannot be read") if unreadable else "",
+        table(["Skipped because", "Files"], skipped, caption="Files that are no pictures of a class", numeric=[1])
+        if skipped
+        else "",
+    ]
+    num_left_out = len(unreadable) + sum(facts.skipped.values())
+    return counts + folded(f"Left out: {count(num_left_out, 'file')}", "".join(left_out))
+
+
+def _settings(facts: ReportFacts) -> str:
+    says = {"user": "you", "file": "settings file"}
+    rows = [
+        [
+            escape(decision.setting.replace("_", " ")),
+            f"<code>{escape(setting_value(decision.value))}</code>",
+            escape(decision.reason),
+            says.get(decision.source) or f"rule {escape(decision.rule)}",
+        ]
+        for decision in facts.plan.decisions
+    ]
+    forecast = facts.plan.forecast
+    lead = (
+        f"<p>Forecast: {forecast.minutes:.1f}{SPACE}minutes, {forecast.memory_mib:,.0f}{SPACE}MiB of memory. "
+        f"It took {facts.minutes:.1f}{SPACE}minutes.</p>"
+        if forecast
+        else ""
+    )
+    decisions = table(["Setting", "Value", "Reason", "Decided by"], rows, caption="Every setting of the plan")
+    return lead + folded(f"Every setting with its reason ({len(rows)})", decisions)
+
+
+def _environment(facts: ReportFacts) -> str:
+    rows = [[escape(key), escape(value)] for key, value in facts.environment.items()]
+    return table(["What", "Version"], rows, caption="Versions and machine") if rows else ""

@@ -1,0 +1,186 @@
+"""Answers for many pictures: flat memory, at once, in order, and the same in any company."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from folders import picture_bytes, put
+from numpy.typing import NDArray
+from picture_files import run_apart
+
+import foldertune
+from foldertune.errors import DataError, MissingError, SettingsError
+from foldertune.evaluation.predict import BATCH, Predictor, open_model, picture_files
+from foldertune.records import Prediction
+
+GROWTH_MIB = 30
+
+
+@pytest.fixture(scope="module")
+def predictor(small_run: Path) -> Predictor:
+    return open_model(small_run)
+
+
+@pytest.fixture(scope="module")
+def pictures(small_run: Path) -> list[Path]:
+    return sorted((small_run.parent / "pictures").rglob("*.png"))
+
+
+def probabilities(answers: Iterator[Prediction], classes: tuple[str, ...]) -> NDArray[np.float64]:
+    """(N, K) in class order, from records that name every class."""
+    return np.array([[dict(answer.top)[name] for name in classes] for answer in answers])
+
+
+# The same answers
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_predict_with_any_number_of_workers_gives_the_same_answers(
+    predictor: Predictor, pictures: list[Path], workers: int
+) -> None:
+    apart = [next(predictor.predict([path], top_k=3, workers=0)) for path in pictures]
+    together = list(predictor.predict(pictures, top_k=3, workers=workers))
+    assert [answer.path for answer in together] == [str(path) for path in pictures]
+    assert [answer.label for answer in together] == [answer.label for answer in apart]
+    found = probabilities(iter(together), predictor.classes)
+    np.testing.assert_allclose(found, probabilities(iter(apart), predictor.classes), atol=1e-5)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_pictures", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 3])
+def test_predict_of_batches_of_any_size_answers_each_picture_once(
+    predictor: Predictor, pictures: list[Path], num_pictures: int
+) -> None:
+    answers = list(predictor.predict(pictures[:num_pictures], workers=2))
+    assert [answer.path for answer in answers] == [str(path) for path in pictures[:num_pictures]]
+    assert all(answer.error is None for answer in answers)
+
+
+def test_predict_with_bad_files_between_changes_no_other_answer(
+    predictor: Predictor, pictures: list[Path], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    mixed = [path for picture in pictures[:10] for path in (bad, picture, tmp_path / "none.png")]
+    answers = list(predictor.predict(mixed, top_k=3, workers=2))
+    assert [answer.error is None for answer in answers] == [False, True, False] * 10
+    assert {answer.error for answer in answers[2::3]} == {"the file is not there"}
+    alone = probabilities(predictor.predict(pictures[:10], top_k=3), predictor.classes)
+    np.testing.assert_allclose(probabilities(iter(answers[1::3]), predictor.classes), alone, atol=1e-5)
+
+
+def test_predict_names_the_top_k_from_the_most_probable_on(predictor: Predictor, pictures: list[Path]) -> None:
+    for top_k, num_named in ((1, 1), (2, 2), (3, 3), (99, 3)):
+        (answer,) = predictor.predict(pictures[:1], top_k=top_k)
+        assert len(answer.top) == num_named
+        assert answer.top[0] == (answer.label, answer.probability)
+        shares = [share for _, share in answer.top]
+        assert shares == sorted(shares, reverse=True)
+
+
+# At once, and in flat memory
+
+
+def test_predict_of_endless_paths_answers_at_once(predictor: Predictor, pictures: list[Path]) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        for path in itertools.cycle(pictures):
+            taken += 1
+            assert taken < 500, "the paths are listed ahead"
+            yield path
+
+    workers = 2
+    first = list(itertools.islice(predictor.predict(endless(), workers=workers), 3))
+    assert [answer.path for answer in first] == [str(path) for path in pictures[:3]]
+    assert taken <= BATCH + 8 * workers + 1
+
+
+def test_predict_from_python_asks_for_one_picture_before_it_opens_the_model(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"There is no picture in .*empty"):
+        foldertune.predict(tmp_path / "no-model", _folder(tmp_path / "empty"))
+    with pytest.raises(DataError, match="There is no picture in nothing"):
+        foldertune.predict(tmp_path / "no-model")
+    with pytest.raises(SettingsError, match="Top k is 0"):
+        foldertune.predict(tmp_path / "no-model", "a.png", top_k=0)
+    with pytest.raises(MissingError, match="There is no run"):
+        foldertune.predict(tmp_path / "no-model", "a.png")
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_predict_of_hundreds_of_pictures_keeps_its_memory(small_run: Path, tmp_path: Path) -> None:
+    for number in range(600):
+        (tmp_path / f"{number:03d}.png").write_bytes(picture_bytes(number, size=(160, 120)))
+    found = run_apart(
+        """
+        import sys
+        from pathlib import Path
+        import psutil
+        from foldertune.evaluation.predict import open_model, picture_files
+
+        predictor, sizes = open_model(Path(sys.argv[1])), []
+        for number, answer in enumerate(predictor.predict(picture_files([Path(sys.argv[2])]), workers=2), start=1):
+            assert answer.error is None
+            if number % 100 == 0:
+                sizes.append(psutil.Process().memory_info().rss / 2**20)
+        print(*sizes)
+        """,
+        str(small_run),
+        str(tmp_path),
+    )
+    sizes = [float(word) for word in found.split()]
+    assert len(sizes) == 6
+    assert max(sizes) - sizes[0] < GROWTH_MIB
+
+
+# Which files
+
+
+def test_picture_files_of_folders_and_files_come_in_order(tmp_path: Path) -> None:
+    put(tmp_path, ["b/2.png", "b/1.PNG", "b/inner/3.jpg", "a.png", ".hidden/4.png", "b/.5.png"])
+    (tmp_path / "b" / "notes.txt").write_text("no picture")
+    found = picture_files([tmp_path / "b", tmp_path / "a.png", tmp_path / "none.png", tmp_path / "b" / "notes.txt"])
+    names = [path.relative_to(tmp_path).as_posix() for path in found]
+    assert names == ["b/1.PNG", "b/2.png", "b/inner/3.jpg", "a.png", "none.png", "b/notes.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_picture_files_do_not_follow_a_link_to_a_folder(tmp_path: Path) -> None:
+    put(tmp_path, ["in/1.png", "out/2.png"])
+    (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "away").symlink_to(tmp_path / "out")
+    assert [path.name for path in picture_files([tmp_path / "in"])] == ["1.png"]
+
+
+# What is no model
+
+
+def test_open_model_of_something_else_says_what_it_is(small_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="There is no run"):
+        open_model(tmp_path / "none")
+    with pytest.raises(MissingError, match="holds no model"):
+        open_model(tmp_path)
+    (tmp_path / "run.json").write_bytes((small_run / "run.json").read_bytes())
+    with pytest.raises(MissingError, match=r"has no model yet. Finish it: `foldertune train --resume"):
+        open_model(tmp_path)
+
+
+def test_open_model_of_a_bare_model_folder_answers_as_the_run_does(
+    small_run: Path, tmp_path: Path, predictor: Predictor, pictures: list[Path]
+) -> None:
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).write_bytes((small_run / name).read_bytes())
+    bare = open_model(tmp_path)
+    assert (bare.classes, bare.preprocess) == (predictor.classes, predictor.preprocess)
+    found = [probabilities(each.predict(pictures[:8], top_k=3), each.classes) for each in (bare, predictor)]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
