@@ -1,0 +1,100 @@
+"""What a plan will cost on this machine, and what to worry about before it starts: from facts and a short measurement.
+
+Pure: the measuring itself is training/probe.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from foldertune.machine import Machine
+from foldertune.records import Forecast
+
+# Rate times steps below which a fine-tuned ResNet-50 has hardly moved. A guess, from one set fine-tuned with AdamW: it
+# stopped gaining at 0.024 (10 classes, 1,275 pictures, rate 1e-4), and the first validation at 0.008 was 7 points lower.
+LEAST_TRAVEL = 0.02
+Chosen = Mapping[str, Any]  # what a plan has decided so far: setting -> value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What a short measurement found on this machine for the network and size that the plan has chosen."""
+
+    start_s: float  # loading the network and compiling the engine
+    decode_per_s: float  # pictures
+    features_per_s: float  # pictures through the frozen network
+    train_per_s: float  # pictures, forward and backward
+    validate_per_s: float
+    memory_mib: float  # peak of the process that measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """The facts that rules read. Counts of readable pictures; classes by their training pictures."""
+
+    num_pictures: int
+    num_train: int
+    num_val: int
+    num_classes: int
+    largest_class: int
+    smallest_class: int
+    shorter_px: int  # median of the pictures' shorter sides
+    machine: Machine
+    probe: Probe | None = None
+
+
+def forecast_run(situation: Situation, chosen: Chosen) -> Forecast:
+    """Minutes, memory and disk of the whole run, from the probe."""
+    assert situation.probe is not None
+    canvas = 3 * (chosen["image_size"] / 0.875) ** 2 * 1.33
+    per_picture = canvas + (chosen["views"] * 2 * 1024 * (chosen["image_size"] / 16) ** 2)
+    disk = situation.num_train * per_picture / 2**20 + 1_000
+    return Forecast(minutes=seconds_of(situation, chosen) / 60, memory_mib=situation.probe.memory_mib, disk_mib=disk)
+
+
+def seconds_of(situation: Situation, chosen: Chosen) -> float:
+    """Expected wall-clock seconds of a run."""
+    probe = situation.probe
+    assert probe is not None
+    epochs = 0 if chosen["tune"] == "head" else chosen["epochs"]
+    num_validations = math.ceil(epochs / chosen.get("eval_steps", 1))
+    looks = situation.num_pictures / probe.decode_per_s * 2  # once to look, once to prepare
+    features = situation.num_pictures / probe.features_per_s
+    views = max(0, chosen["views"] - 1) * situation.num_train / probe.features_per_s
+    learning = epochs * situation.num_train / probe.train_per_s
+    validating = num_validations * situation.num_val / probe.validate_per_s
+    seconds: float = probe.start_s + looks + features + views + learning + validating
+    return seconds
+
+
+def warnings_of(situation: Situation, chosen: Chosen, forecast: Forecast | None) -> list[str]:
+    warnings = []
+    steps = chosen["epochs"] * math.ceil(situation.num_train / (chosen["batch_size"] * chosen["accumulate"]))
+    travel = steps * chosen["learning_rate"]
+    if chosen["tune"] != "head" and chosen["optimizer"] == "adamw" and travel < LEAST_TRAVEL:
+        enough = min(30, math.ceil(chosen["epochs"] * LEAST_TRAVEL / max(travel, 1e-12)))
+        warnings.append(
+            f"Too few steps to learn: {steps:,} steps at rate {chosen['learning_rate']:g} hardly move the network "
+            f"(rate x steps is {travel:.3g}; {LEAST_TRAVEL:g} and more is usual). "
+            f"Take --epochs {enough}, or a higher --learning-rate{', or --preset auto' * (chosen['preset'] != 'auto')}."
+        )
+    machine = situation.machine
+    if forecast and forecast.memory_mib > machine.free_memory_mib:
+        warnings.append(
+            f"About {forecast.memory_mib:,.0f} MiB of memory are needed and {machine.free_memory_mib:,.0f} MiB are free. "
+            "Take a smaller --batch-size or --image-size."
+        )
+    if forecast and forecast.disk_mib > machine.free_disk_mib:
+        warnings.append(
+            f"About {forecast.disk_mib:,.0f} MiB of disk are needed and {machine.free_disk_mib:,.0f} MiB are free. "
+            "Free space, or set FOLDERTUNE_CACHE and --run to a disk with more of it."
+        )
+    if chosen["max_minutes"] and forecast and forecast.minutes > chosen["max_minutes"]:
+        warnings.append(
+            f"The run would take about {forecast.minutes:.1f} minutes; it will stop training early to keep to "
+            f"{chosen['max_minutes']:g}. Take a smaller --image-size or --tune head."
+        )
+    return warnings

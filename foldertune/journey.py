@@ -1,0 +1,356 @@
+"""From a folder to a run: look, split, plan, baseline, fine-tune, choose, evaluate, report. Read `journey` from top to bottom.
+
+Each step writes what it found into the run folder before the next one starts, and reads it back where it is there already:
+resuming is going the same way again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from foldertune.data.folder import scan
+from foldertune.data.split import split_pictures
+from foldertune.data.table import dataset_facts, read_dataset, write_dataset
+from foldertune.errors import InterruptedRunError, MissingError
+from foldertune.forecast import Probe, Situation
+from foldertune.machine import Machine, cache_folder, find_machine, keep_freed_memory, num_cores
+from foldertune.planning import DEFAULT_MODEL, DEFAULT_WEIGHTS, decide
+from foldertune.records import Dataset, EpochRecord, Event, Plan, Progress
+from foldertune.run import RunFolder, StopRequest, event, write_json, write_text
+
+if TYPE_CHECKING:
+    from foldertune.engines import Engine
+    from foldertune.models.network import Network
+    from foldertune.models.weights import ResolvedWeights
+    from foldertune.preprocess import Preprocess
+    from foldertune.settings import TrainSettings
+    from foldertune.training.baseline import Baseline, Material
+
+T = TypeVar("T")
+Told = Event | Progress
+Journey = Generator[Told, None, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked: the folder, the settings, and for each setting whether it was typed or read from a file."""
+
+    folder: Path
+    settings: TrainSettings
+    sources: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """One going through a run: its folder, who may ask to stop, and when it began (time.monotonic)."""
+
+    run: RunFolder
+    stop: StopRequest
+    began: float
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.began
+
+
+def journey(run: RunFolder, stop: StopRequest) -> Journey[None]:
+    """Go through a run, from the beginning or from where it was left; yields everything that a watcher needs.
+
+    Raises InterruptedRunError with the state saved when `stop` asks for it, and the family of errors for everything else.
+    """
+    for told in _steps(Trip(run, stop, time.monotonic())):
+        if isinstance(told, Event):
+            run.append_event(told)
+        elif stop.signal and told.stage != "train":
+            raise InterruptedRunError(
+                f"Interrupted at '{told.stage}'; what was done is kept. Go on with `foldertune train --resume {run.path}`.",
+                128 + stop.signal,
+            )
+        yield told
+
+
+def _steps(trip: Trip) -> Journey[None]:
+    run = trip.run
+    facts = run.open()
+    wish = Wish(Path(facts["folder"]), facts["settings"], facts["sources"])
+    run.remove_orphans()
+    keep_freed_memory()
+    yield event("started", folder=str(wish.folder), run=str(run.path))
+
+    weights = yield from find_weights(wish)
+    machine = find_machine(wish.settings.get("device", "auto"), run_folder=run.path)
+    dataset, decode_per_s = yield from look_once(run, wish)
+    known = run.read_plan() if run.plan_json.exists() else decide(situation_of(dataset, machine), wish.settings)
+    bench = open_bench(known.values(), weights, dataset, machine)
+    plan = yield from make_plan(run, wish, bench, decode_per_s)
+    refuse_too_little(plan, machine)
+
+    material, baseline = yield from first_model(run, bench, plan)
+    yield from second_model(trip, bench, plan, material, baseline)
+    yield event("finished", run=str(run.path), minutes=trip.elapsed_s / 60)
+
+
+def plan_only(wish: Wish) -> Journey[Plan]:
+    """What `journey` would do with a folder, without a run."""
+    keep_freed_memory()
+    weights = yield from find_weights(wish)
+    machine = find_machine(wish.settings.get("device", "auto"))
+    dataset, decode_per_s = yield from look(wish)
+    draft = decide(situation_of(dataset, machine), wish.settings)
+    return probed_plan(wish, open_bench(draft.values(), weights, dataset, machine), decode_per_s)[0]
+
+
+def find_weights(wish: Wish) -> Journey[ResolvedWeights]:
+    """The weights on this machine, fetched where needed; first of all, because without them the rest is in vain."""
+    from foldertune.models.weights import resolve_weights
+
+    weights = resolve_weights(wish.settings.get("weights", DEFAULT_WEIGHTS), wish.settings.get("model", DEFAULT_MODEL))
+    yield event("weights", source=weights.source, licence=weights.licence, assumed=list(weights.assumed))
+    return weights
+
+
+def look_once(run: RunFolder, wish: Wish) -> Journey[tuple[Dataset, float]]:
+    """`look`, or what it found when this run began."""
+    if run.dataset_csv.exists():
+        facts = run.open()
+        dataset, decode_per_s = read_dataset(run.dataset_csv, facts["dataset"]), float(facts["decode_per_s"])
+        yield _looked(dataset)
+        return dataset, decode_per_s
+    dataset, decode_per_s = yield from look(wish)
+    run.update(dataset=dataset_facts(dataset), decode_per_s=decode_per_s)
+    write_dataset(run.dataset_csv, dataset)
+    return dataset, decode_per_s
+
+
+def look(wish: Wish) -> Journey[tuple[Dataset, float]]:
+    """The data set, split, and how many pictures a second were decoded."""
+    began = time.monotonic()
+    found = yield from scan(wish.folder, workers=wish.settings.get("workers", num_cores()))
+    decode_per_s = len(found.pictures) / (time.monotonic() - began)
+    dataset = split_pictures(found, seed=wish.settings.get("seed", 0))
+    yield _looked(dataset)
+    return dataset, decode_per_s
+
+
+def _looked(dataset: Dataset) -> Event:
+    unreadable = {picture.path: picture.problem for picture in dataset.unreadable[:20]}
+    return event("looked", **dataset_facts(dataset), unreadable=unreadable)
+
+
+@dataclass(slots=True)
+class Bench:
+    """The network with its weights, and the engine that runs it frozen."""
+
+    network: Network
+    weights: ResolvedWeights
+    preprocess: Preprocess
+    engine: Engine | None  # let go before fine-tuning, for its memory
+    dataset: Dataset
+    machine: Machine
+    start_s: float
+    weights_id: str  # names the frozen weights in cache keys
+
+
+def open_bench(values: Mapping[str, Any], weights: ResolvedWeights, dataset: Dataset, machine: Machine) -> Bench:
+    """The network and the engine that a plan's values name."""
+    import torch
+
+    from foldertune.engines import make_engine
+    from foldertune.engines.torch import Graph
+    from foldertune.models import build
+    from foldertune.models.weights import load_weights
+
+    began = time.monotonic()
+    torch.manual_seed(values["seed"])
+    network = build(values["model"], num_classes=len(dataset.classes))
+    if weights.path is not None:
+        load_weights(network, weights.path, replace_head=True)
+    preprocess = weights.preprocess.with_changes(image_size=values["image_size"], fit=values["fit"])
+    graph = Graph(network, preprocess, outputs=("features",))
+    engine = make_engine(graph, preprocess.image_size, device=machine.device, precision=values["precision"])
+    weights_id = f"{values['model']} {weights.sha256 or ('random', values['seed'], torch.__version__)}"
+    return Bench(network, weights, preprocess, engine, dataset, machine, time.monotonic() - began, weights_id)
+
+
+def make_plan(run: RunFolder, wish: Wish, bench: Bench, decode_per_s: float) -> Journey[Plan]:
+    """Decide, measure a few steps of what was decided, decide again. A plan that exists is read: nothing is measured twice."""
+    if run.plan_json.exists():
+        plan = run.read_plan()
+    else:
+        plan, probe = probed_plan(wish, bench, decode_per_s)
+        run.update(
+            probe=asdict(probe),
+            forecast=plan.forecast and asdict(plan.forecast),
+            weights={"source": bench.weights.source, "sha256": bench.weights.sha256, "licence": bench.weights.licence},
+        )
+        run.write_plan(plan)
+    yield event("planned", settings=plan.values(), forecast=plan.forecast, warnings=plan.warnings)
+    return plan
+
+
+def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Probe]:
+    """The plan with its forecast, and what was measured for it."""
+    from foldertune.training.finetune import course_of
+    from foldertune.training.probe import measure
+
+    assert bench.engine is not None
+    situation = situation_of(bench.dataset, bench.machine)
+    draft = decide(situation, wish.settings, sources=wish.sources)
+    course = replace(course_of(draft, deadline_s=0), learning_rate=0.0)
+    probe = measure(
+        bench.network, bench.engine, course, bench.preprocess, start_s=bench.start_s, decode_per_s=decode_per_s
+    )
+    return decide(replace(situation, probe=probe), wish.settings, sources=wish.sources), probe
+
+
+def situation_of(dataset: Dataset, machine: Machine) -> Situation:
+    """The facts of a split data set on a machine that planning reads."""
+    counts = dataset.class_counts("train")
+    return Situation(
+        num_pictures=len(dataset.readable),
+        num_train=len(dataset.of("train")),
+        num_val=len(dataset.of("val")),
+        num_classes=len(dataset.classes),
+        largest_class=max(counts.values()),
+        smallest_class=min(counts.values()),
+        shorter_px=int(np.median([min(picture.width, picture.height) for picture in dataset.readable])),
+        machine=machine,
+    )
+
+
+def refuse_too_little(plan: Plan, machine: Machine) -> None:
+    """Stop before money is spent where memory or disk cannot suffice."""
+    forecast = plan.forecast
+    if forecast and forecast.disk_mib > machine.free_disk_mib:
+        raise MissingError(
+            f"The run needs about {forecast.disk_mib:,.0f} MiB of disk and {machine.free_disk_mib:,.0f} MiB are free. "
+            "Free space, or set FOLDERTUNE_CACHE and --run to a disk with more of it."
+        )
+    if forecast and forecast.memory_mib > machine.memory_mib:
+        raise MissingError(
+            f"The run needs about {forecast.memory_mib:,.0f} MiB of memory; this machine has {machine.memory_mib:,.0f} MiB. "
+            "Take a smaller --batch-size or --image-size."
+        )
+
+
+def first_model(run: RunFolder, bench: Bench, plan: Plan) -> Journey[tuple[Material, Baseline]]:
+    """The baseline, saved as a whole model that `predict` can use from now on."""
+    from foldertune.models.weights import write_weights
+    from foldertune.training.baseline import fit_baseline, head_logits, prepare_material
+    from foldertune.training.features import Extraction
+
+    assert bench.engine is not None
+    cache = cache_folder()
+    material = yield from prepare_material(bench.dataset, bench.preprocess, cache=cache, workers=plan["workers"])
+    extraction = Extraction(
+        bench.engine, bench.preprocess, weights_id=bench.weights_id, precision=plan["precision"], cache=cache
+    )
+    baseline = yield from fit_baseline(bench.network, material, extraction, seed=plan["seed"])
+    if not run.baseline.exists():
+        save_model_facts(run, bench, plan)
+        write_weights(bench.network, run.model)
+        write_weights(
+            bench.network, run.baseline
+        )  # stays as it is until the end; run.model becomes the kept one before
+    head = baseline.head
+    yield event(
+        "baseline",
+        val_accuracy=baseline.accuracy("val", material.labels["val"]),
+        out_of_fold_accuracy=head.accuracy,
+        out_of_fold_log_loss=head.log_loss,
+        strength=head.strength,
+    )
+    # Looked at in the end, computed while the engine is here.
+    test = yield from head_logits(head, "test", material, extraction)
+    bench.engine = None
+    return material, replace(baseline, logits={**baseline.logits, "test": test})
+
+
+def save_model_facts(run: RunFolder, bench: Bench, plan: Plan) -> None:
+    """What stands beside the weights: config.json, preprocess.json, labels.txt."""
+    from foldertune.models.config import config_for
+
+    classes = bench.dataset.classes
+    write_json(run.config, config_for(plan["model"], classes=classes, preprocess=bench.preprocess))
+    write_json(run.preprocess, bench.preprocess.to_dict())
+    write_text(run.labels, "".join(f"{name}\n" for name in classes))
+
+
+def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, baseline: Baseline) -> Journey[None]:
+    """Fine-tune where the plan says so, keep the better model, measure it on the test pictures, write it all down."""
+    from foldertune.models.weights import load_weights, write_weights
+    from foldertune.training import outcome
+    from foldertune.training.baseline import cool_head, put_head
+    from foldertune.training.checkpoint import remove_states
+    from foldertune.training.verdict import judge
+
+    run = trip.run
+    history = yield from _tuned(trip, bench, plan, material)
+    logits = {"baseline": baseline.logits}
+    if history:
+        logits["fine-tuned"] = yield from outcome.logits_of(bench.network, bench.preprocess, plan, material)
+    verdict = judge(logits["baseline"]["val"], logits["fine-tuned"]["val"] if history else None, material.labels["val"])
+    yield event("kept", **asdict(verdict))
+    if verdict.kept == "baseline":
+        load_weights(bench.network, run.baseline, replace_head=False)  # saved before fine-tuning changed the network
+        put_head(bench.network, baseline.head)
+        # Its features may have been computed in a lower precision than `predict` answers in.
+        logits["baseline"] = yield from outcome.logits_of(bench.network, bench.preprocess, plan, material)
+    cool_head(bench.network, verdict.temperature)
+    write_weights(bench.network, run.model)
+
+    minutes = run.open().get("minutes", 0.0) + trip.elapsed_s / 60
+    result = outcome.measure(material, logits, verdict)
+    outcome.write(run, material, plan, result, history=history, minutes=minutes)
+    yield event("evaluated", kept=verdict.kept, models=outcome.summary(result))
+    remove_states(run.checkpoints)
+    run.update(state="finished", minutes=minutes)
+    run.baseline.unlink(missing_ok=True)
+
+
+def _tuned(trip: Trip, bench: Bench, plan: Plan, material: Material) -> Journey[list[EpochRecord]]:
+    """The history of fine-tuning; the best weights are in the bench's network. Empty where only the head was asked for."""
+    from foldertune.training.finetune import Workplace, fine_tune
+
+    if plan["tune"] == "head":
+        return []
+    run = trip.run
+    place = Workplace(bench.network, bench.preprocess, material, bench.weights_id, cache_folder(), run.baseline)
+    steps = fine_tune(place, plan, deadline_s=_deadline_s(trip, plan, material), folder=run.checkpoints, stop=trip.stop)
+    while True:
+        try:
+            told = next(steps)
+        except StopIteration as stopped:
+            run.write_history(stopped.value.history)
+            return list(stopped.value.history)
+        if isinstance(told, EpochRecord):
+            # A killed run may have noted an epoch whose state it could not save any more; that epoch comes again.
+            run.write_history([record for record in run.read_history() if record.epoch < told.epoch] + [told])
+            yield event("epoch", **asdict(told), epochs=plan["epochs"])
+        else:
+            yield told
+
+
+def _deadline_s(trip: Trip, plan: Plan, material: Material) -> float:
+    """Seconds that training may take within --max-minutes, decided once: what is left now, less what comes after training."""
+    if plan["max_minutes"] is None:
+        return math.inf
+    facts = trip.run.open()
+    if "training_deadline_s" not in facts:
+        probe = facts["probe"]
+        after = (
+            probe["start_s"]
+            + 10
+            + 1.2 * sum(len(material.labels[split]) for split in ("val", "test")) / probe["features_per_s"]
+        )
+        left = 60 * plan["max_minutes"] - trip.elapsed_s - after
+        facts["training_deadline_s"] = max(0.0, left)
+        trip.run.update(training_deadline_s=facts["training_deadline_s"])
+    return float(facts["training_deadline_s"])

@@ -1,0 +1,202 @@
+"""The plan as a table: facts in, decisions out. SPEC's values of the guide stand here once more, typed from the guide."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foldertune.errors import SettingsError
+from foldertune.forecast import LEAST_TRAVEL, Probe, Situation
+from foldertune.machine import Machine
+from foldertune.planning import RULES, decide
+from foldertune.settings import RANGES, TrainSettings, check_settings
+
+CPU = Machine("cpu", "processor", 2, 24_000, 20_000, 20_000, 100_000, bf16=False)
+GPU = Machine("cuda", "GPU", 16, 128_000, 100_000, 80_000, 100_000, bf16=True)
+SMALL_GPU = replace(GPU, device_memory_mib=8_000)
+PROBE = Probe(start_s=5, decode_per_s=500, features_per_s=40, train_per_s=10, validate_per_s=30, memory_mib=1_500)
+
+
+def situation(num_pictures: int, machine: Machine = CPU, probe: Probe | None = None, **changes: Any) -> Situation:
+    train = round(0.7 * num_pictures)
+    facts = Situation(
+        num_pictures=num_pictures, num_train=train, num_val=num_pictures // 7, num_classes=10,
+        largest_class=train // 10, smallest_class=train // 10, shorter_px=300, machine=machine, probe=probe,
+    )  # fmt: skip
+    return replace(facts, **changes)
+
+
+@pytest.mark.parametrize(
+    ("num_pictures", "batch", "epochs", "rate", "augmentation"),
+    [
+        (500, 8, (15, 20), 2e-5, "heavy"),
+        (999, 8, (15, 20), 2e-5, "heavy"),
+        (1_000, 16, (5, 10), 5e-5, "standard"),
+        (10_000, 16, (5, 10), 5e-5, "standard"),
+        (10_001, 32, (3, 5), 1e-4, "light"),
+        (50_000, 32, (3, 5), 1e-4, "light"),
+        (50_001, 32, (1, 3), 1e-4, "light"),
+        (1_000_000, 32, (1, 3), 1e-4, "light"),
+    ],
+)
+def test_decide_documented_preset_follows_the_guides_table(
+    num_pictures: int, batch: int, epochs: tuple[int, int], rate: float, augmentation: str
+) -> None:
+    plan = decide(situation(num_pictures), {"preset": "documented"})
+    assert (plan["batch_size"], plan["learning_rate"], plan["augmentation"]) == (batch, rate, augmentation)
+    assert epochs[0] <= plan["epochs"] <= epochs[1]
+    assert plan["tune"] == "all"
+
+
+def test_decide_documented_preset_below_the_guides_least_takes_its_small_row() -> None:
+    plan = decide(situation(100), {"preset": "documented"})
+    assert (plan["batch_size"], plan["epochs"], plan["learning_rate"]) == (8, 20, 2e-5)
+
+
+def test_decide_documented_preset_takes_the_largest_batch_where_memory_allows() -> None:
+    assert decide(situation(60_000, GPU), {"preset": "documented"})["batch_size"] == 64
+    assert decide(situation(60_000, SMALL_GPU), {"preset": "documented"})["batch_size"] == 32
+
+
+def test_decide_documented_epochs_fall_as_the_set_grows() -> None:
+    counts = [500, 700, 999, 1_000, 3_000, 10_000, 10_001, 30_000, 50_000, 50_001, 200_000]
+    epochs = [decide(situation(count), {"preset": "documented"})["epochs"] for count in counts]
+    assert epochs == sorted(epochs, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("preset", "batch", "epochs", "rate"),
+    [("guide-defaults", 4, 1, 5e-5), ("products", 16, 8, 5e-5), ("xray", 8, 12, 3e-5), ("plants", 16, 10, 5e-5)],
+)
+@pytest.mark.parametrize("num_pictures", [300, 3_000, 12_500, 80_000])
+def test_decide_fixed_presets_are_exact_at_any_size(
+    preset: str, batch: int, epochs: int, rate: float, num_pictures: int
+) -> None:
+    plan = decide(situation(num_pictures, GPU), {"preset": preset})  # type: ignore[typeddict-item]  # a table of presets
+    assert (plan["batch_size"], plan["epochs"], plan["learning_rate"]) == (batch, epochs, rate)
+
+
+def test_decide_guide_defaults_on_a_small_set_warns_of_too_few_steps_before_it_starts() -> None:
+    plan = decide(situation(600), {"preset": "guide-defaults"})
+    steps = -(-situation(600).num_train // 4)
+    assert steps * 5e-5 < LEAST_TRAVEL
+    assert any("Too few steps to learn" in text and "--preset auto" in text for text in plan.warnings)
+
+
+@pytest.mark.parametrize("num_pictures", [200, 800, 2_000, 8_000, 40_000])
+@pytest.mark.parametrize("machine", [CPU, replace(CPU, bf16=True), GPU])
+def test_decide_auto_preset_never_warns_of_too_few_steps(num_pictures: int, machine: Machine) -> None:
+    assert not [text for text in decide(situation(num_pictures, machine), {}).warnings if "Too few" in text]
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "batch_size": st.integers(2, 64),
+            "epochs": st.integers(1, 30),
+            "learning_rate": st.floats(1e-5, 5e-4),
+            "eval_steps": st.integers(1, 40),
+            "seed": st.integers(0, 2**32 - 1),
+            "fit": st.sampled_from(["crop", "squash", "letterbox"]),
+            "augmentation": st.sampled_from(["none", "light", "standard", "heavy"]),
+            "tune": st.sampled_from(["all", "upper", "head"]),
+        },
+    ),
+    st.integers(10, 200_000),
+    st.sampled_from([CPU, GPU, SMALL_GPU]),
+)
+def test_decide_keeps_what_the_user_says_and_gives_every_other_setting_a_reason(
+    given_settings: dict[str, Any], num_pictures: int, machine: Machine
+) -> None:
+    plan = decide(situation(num_pictures, machine, PROBE), check_settings(given_settings))
+    assert [decision.setting for decision in plan.decisions] == list(RULES)
+    for decision in plan.decisions:
+        assert decision.reason
+        assert decision.rule
+        if decision.setting in given_settings:
+            assert (decision.value, decision.source) == (given_settings[decision.setting], "user")
+        else:
+            assert decision.source == "rule"
+    assert plan.forecast is not None
+    assert plan.forecast.minutes > 0
+
+
+@given(st.integers(10, 200_000), st.sampled_from([CPU, replace(CPU, bf16=True), GPU]), st.booleans())
+def test_decide_repeats_itself_on_the_same_facts(num_pictures: int, machine: Machine, probed: bool) -> None:
+    facts = situation(num_pictures, machine, PROBE if probed else None)
+    assert decide(facts, {}) == decide(facts, {})
+
+
+def test_decide_settings_from_a_file_are_told_apart_from_typed_ones() -> None:
+    plan = decide(situation(800), {"epochs": 3, "seed": 5}, sources={"epochs": "file", "seed": "user"})
+    assert {row.setting: row.source for row in plan.decisions if row.rule == "given"} == {
+        "epochs": "file",
+        "seed": "user",
+    }
+
+
+def test_decide_random_start_trains_every_layer_on_batch_statistics() -> None:
+    plan = decide(situation(800), {"weights": "random"})
+    assert (plan["tune"], plan["batch_norm"], plan["layer_decay"]) == ("all", "batch", 1.0)
+
+
+def test_decide_precision_bf16_only_where_it_is_native() -> None:
+    assert decide(situation(800), {})["precision"] == "float32"
+    assert decide(situation(800, replace(CPU, bf16=True)), {})["precision"] == "bf16"
+    assert decide(situation(800, GPU), {})["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("largest", "smallest", "expected"), [(29, 10, "none"), (30, 10, "weights"), (100, 1, "weights")]
+)
+def test_decide_uneven_classes_get_weights_from_three_to_one(largest: int, smallest: int, expected: str) -> None:
+    assert decide(situation(800, largest_class=largest, smallest_class=smallest), {})["imbalance"] == expected
+
+
+def test_decide_fp16_on_a_processor_is_refused_with_what_to_take() -> None:
+    with pytest.raises(SettingsError, match="fp16 is for GPUs; on a processor take float32 or bf16"):
+        decide(situation(800), {"precision": "fp16"})
+
+
+def test_decide_preset_with_head_alone_is_refused() -> None:
+    with pytest.raises(SettingsError, match="trains every layer; leave out --tune head"):
+        decide(situation(800), {"preset": "documented", "tune": "head"})
+
+
+@pytest.mark.parametrize("minutes", [1.0, 3.0, 10.0, 60.0])
+def test_decide_time_limit_bounds_the_forecast_where_one_epoch_fits(minutes: float) -> None:
+    plan = decide(situation(800, probe=PROBE), {"max_minutes": minutes})
+    assert plan.forecast is not None
+    assert plan.forecast.minutes <= minutes or plan["epochs"] == 1
+    assert plan.forecast.minutes <= minutes or any("stop training early" in text for text in plan.warnings)
+
+
+def test_decide_forecast_adds_up_what_the_probe_measured() -> None:
+    settings: TrainSettings = {"tune": "all", "epochs": 5, "augmentation": "light"}
+    forecast = decide(situation(1_000, probe=PROBE), settings).forecast
+    longer = decide(situation(1_000, probe=PROBE), {**settings, "epochs": 6}).forecast
+    assert forecast is not None
+    assert longer is not None
+    one_epoch_s = 700 / PROBE.train_per_s + 142 / PROBE.validate_per_s
+    assert 60 * (longer.minutes - forecast.minutes) == pytest.approx(one_epoch_s, rel=1e-6)
+
+
+def test_decide_too_little_memory_or_disk_warns_with_what_to_do() -> None:
+    poor = replace(CPU, free_memory_mib=500, free_disk_mib=100)
+    warnings = decide(situation(1_000, poor, PROBE), {}).warnings
+    assert any("MiB of memory are needed" in text and "--batch-size" in text for text in warnings)
+    assert any("MiB of disk are needed" in text and "FOLDERTUNE_CACHE" in text for text in warnings)
+
+
+def test_decide_every_ranged_setting_is_within_its_range() -> None:
+    for num_pictures in (20, 500, 5_000, 100_000):
+        for machine in (CPU, GPU):
+            values = decide(situation(num_pictures, machine), {}).values()
+            for name, allowed in RANGES.items():
+                if values.get(name) is not None and not allowed.guide:
+                    assert values[name] in allowed, name
