@@ -1,0 +1,233 @@
+"""The verbs, for Python. The command line and the studio call these and nothing below them.
+
+run = foldertune.train("photos")        # look, split, plan, baseline, fine-tune, evaluate, report
+run.evaluate().accuracy                 # with its 95 % interval
+for answer in run.predict("new/"): ...  # one record per picture
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from foldertune.errors import DataError, SettingsError
+from foldertune.records import ClassScore, EpochRecord, Evaluation, Interval, Plan, Prediction, finish
+from foldertune.run import SCHEMA, RunFolder, StopRequest, environment, read_json, write_json
+from foldertune.settings import TrainSettings, check_settings, read_settings
+
+if TYPE_CHECKING:
+    from foldertune.journey import Journey, Wish
+    from foldertune.models.catalog import ModelFacts
+
+AnyPath = str | Path
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder, with the verbs that work on it. `foldertune.load(path)` opens one."""
+
+    path: Path
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where each file of the run lies."""
+        return RunFolder(self.path)
+
+    @property
+    def plan(self) -> Plan:
+        """Every setting of the run with its value and reason."""
+        return self.folder.read_plan()
+
+    @property
+    def history(self) -> list[EpochRecord]:
+        """One record per epoch of fine-tuning; empty where only a head was fitted."""
+        return self.folder.read_history()
+
+    @property
+    def kept(self) -> str:
+        """Which model was kept: "baseline" or "fine-tuned"."""
+        return str(read_json(self.folder.metrics)["kept"])
+
+    def evaluate(self, folder: AnyPath | None = None) -> Evaluation:
+        """`foldertune.evaluate` of this run."""
+        return evaluate(self, folder)
+
+    def predict(self, *paths: AnyPath, top_k: int = 1) -> Iterator[Prediction]:
+        """`foldertune.predict` with this run's model."""
+        return predict(self, *paths, top_k=top_k)
+
+
+def plan(folder: AnyPath, *, settings: AnyPath | None = None, **given: Unpack[TrainSettings]) -> Plan:
+    """Every setting of a training with its value and reason, and what it will take here. Trains and writes nothing.
+
+    settings: a .json or .toml file of settings, or an earlier plan.json; keywords go before it.
+    """
+    return finish(planning(folder, settings=settings, **given))
+
+
+def planning(folder: AnyPath, *, settings: AnyPath | None = None, **given: Unpack[TrainSettings]) -> Journey[Plan]:
+    """`plan` as a generator of its progress, for whoever shows it."""
+    from foldertune.journey import plan_only
+
+    return plan_only(_wish(folder, settings, given))
+
+
+def train(
+    folder: AnyPath, *, run: AnyPath | None = None, settings: AnyPath | None = None, **given: Unpack[TrainSettings]
+) -> Run:
+    """From a folder of pictures to a trained and evaluated model in a run folder.
+
+    run: the run folder to make; by default runs/NAME-TIME below the working directory.
+    settings: a .json or .toml file of settings, or an earlier plan.json; keywords go before it.
+    Raises the errors of `foldertune.errors`; an interrupted run goes on with `resume`.
+    """
+    started = start(folder, run=run, settings=settings, **given)
+    finish(going(started))
+    return started
+
+
+def resume(run: AnyPath) -> Run:
+    """Go on with an interrupted run; one that is finished is returned as it is."""
+    opened = load(run)
+    finish(going(opened))
+    return opened
+
+
+def start(
+    folder: AnyPath, *, run: AnyPath | None = None, settings: AnyPath | None = None, **given: Unpack[TrainSettings]
+) -> Run:
+    """Check the settings and make the run folder; nothing is read or trained yet. `going` does the rest."""
+    wish = _wish(folder, settings, given)
+    if not wish.folder.is_dir():
+        raise DataError(f"There is no folder {folder}. Give a folder with one subfolder of pictures per class.")
+    place = RunFolder(Path(run) if run is not None else _new_run_path(wish.folder))
+    if place.path.absolute().is_relative_to(wish.folder):
+        raise SettingsError(
+            f"The run folder {place.path} lies in {folder}, which is never changed. Give another --run."
+        )
+    place.create()
+    facts = {
+        "schema": SCHEMA,
+        "state": "started",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": environment(),
+    }
+    write_json(
+        place.run_json, {**facts, "folder": str(wish.folder), "settings": wish.settings, "sources": wish.sources}
+    )
+    return Run(place.path)
+
+
+def going(run: Run, stop: StopRequest | None = None) -> Journey[None]:
+    """Go through a run to its end, yielding events and progress. A finished run yields nothing."""
+    from foldertune.journey import journey
+
+    if run.folder.open().get("state") != "finished":
+        yield from journey(run.folder, stop or StopRequest())
+
+
+def load(run: AnyPath) -> Run:
+    """Open a run folder. Raises MissingError or DataError where it is none."""
+    place = RunFolder(Path(run))
+    place.open()
+    return Run(place.path)
+
+
+def evaluate(run: Run | AnyPath, folder: AnyPath | None = None) -> Evaluation:
+    """How good a run's model is: on its own test pictures (the stored record), or on all pictures of another folder."""
+    opened = run if isinstance(run, Run) else load(run)
+    if folder is None:
+        return _stored_evaluation(opened)
+    return finish(evaluating(opened, folder))
+
+
+def evaluating(run: Run, folder: AnyPath) -> Journey[Evaluation]:
+    """`evaluate` on a folder as a generator of its progress."""
+    from foldertune.evaluation.folder import evaluate_folder
+    from foldertune.evaluation.predict import open_model
+
+    return (yield from evaluate_folder(open_model(run.path), Path(folder)))
+
+
+def predict(model: Run | AnyPath, *paths: AnyPath, top_k: int = 1) -> Iterator[Prediction]:
+    """One record for each picture file, in order; folders are walked. A bad file has its reason in `error`.
+
+    model: a run, or a folder with model.safetensors and config.json.   top_k: how many classes each record names.
+    """
+    from foldertune.evaluation.predict import open_model, picture_files
+
+    if top_k < 1:
+        raise SettingsError(f"Top k is {top_k}. Accepted: 1 and more.")
+    files = picture_files(Path(path) for path in paths)
+    first = next(files, None)
+    if first is None:
+        raise DataError(
+            f"There is no picture in {', '.join(map(str, paths)) or 'nothing'}. Give picture files, or folders with some."
+        )
+    predictor = open_model(model.path if isinstance(model, Run) else Path(model))
+    return predictor.predict(chain([first], files), top_k=top_k)
+
+
+def demo(run: AnyPath | None = None) -> Run:
+    """The main job on 1,797 handwritten digits that scikit-learn carries; no download.
+
+    run: a new folder for the pictures and the run; by default foldertune-demo-TIME below the working directory.
+    """
+    return finish(demoing(run))
+
+
+def demoing(run: AnyPath | None = None, stop: StopRequest | None = None) -> Journey[Run]:
+    """`demo` as a generator of its events and progress."""
+    from foldertune.digits import SETTINGS, write_digits
+
+    place = Path(run) if run is not None else Path(f"foldertune-demo-{time.strftime('%Y%m%d-%H%M%S')}")
+    yield from write_digits(place)
+    started = start(place / "digits", run=place / "run", **SETTINGS)
+    yield from going(started, stop)
+    return started
+
+
+def list_models() -> tuple[ModelFacts, ...]:
+    """The catalogue: every network with its facts, its weights and when to take it."""
+    from foldertune.models.catalog import list_models as listed
+
+    return listed()
+
+
+def _wish(folder: AnyPath, settings: AnyPath | None, given: Any) -> Wish:
+    from foldertune.journey import Wish
+
+    from_file = read_settings(Path(settings)) if settings is not None else {}
+    typed = check_settings(given)
+    merged = check_settings({**from_file, **typed})
+    sources = {name: "user" if name in typed else "file" for name in merged}
+    return Wish(Path(folder).absolute(), merged, sources)
+
+
+def _new_run_path(folder: Path) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", folder.name).strip("-.") or "pictures"
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _stored_evaluation(run: Run) -> Evaluation:
+    facts = read_json(run.folder.metrics)
+    try:
+        stored = facts["evaluations"][facts["kept"]]["test"]
+        return Evaluation(
+            **{
+                **stored,
+                "accuracy": Interval(**stored["accuracy"]),
+                "per_class": tuple(ClassScore(**row) for row in stored["per_class"]),
+                "confusion": tuple(tuple(row) for row in stored["confusion"]),
+                "classes": tuple(stored["classes"]),
+            }
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{run.folder.metrics} holds no test figures: the run has no test pictures, or is not whole."
+        ) from error
