@@ -44,6 +44,7 @@ class Situation:
     shorter_px: int  # median of the pictures' shorter sides
     machine: Machine
     probe: Probe | None = None
+    upright_share: float | None = None  # how often the frozen network tells which way up a picture is; 0.25 by chance
 
 
 def forecast_run(situation: Situation, chosen: Chosen) -> Forecast:

@@ -65,15 +65,16 @@ def journey(run: RunFolder, stop: StopRequest) -> Journey[None]:
 
     Raises InterruptedRunError with the state saved when `stop` asks for it, and the family of errors for everything else.
     """
-    for told in _steps(Trip(run, stop, time.monotonic())):
-        if isinstance(told, Event):
-            run.append_event(told)
-        elif stop.signal and told.stage != "train":
-            raise InterruptedRunError(
-                f"Interrupted at '{told.stage}'; what was done is kept. Go on with `foldertune train --resume {run.path}`.",
-                128 + stop.signal,
-            )
-        yield told
+    with run.locked():
+        for told in _steps(Trip(run, stop, time.monotonic())):
+            if isinstance(told, Event):
+                run.append_event(told)
+            elif stop.signal and told.stage != "train":
+                raise InterruptedRunError(
+                    f"Interrupted at '{told.stage}'; what was done is kept. Go on with `foldertune train --resume {run.path}`.",
+                    128 + stop.signal,
+                )
+            yield told
 
 
 def _steps(trip: Trip) -> Journey[None]:
@@ -94,7 +95,7 @@ def _steps(trip: Trip) -> Journey[None]:
 
     material, baseline = yield from first_model(run, bench, plan)
     yield from second_model(trip, bench, plan, material, baseline)
-    yield event("finished", run=str(run.path), minutes=trip.elapsed_s / 60)
+    yield event("finished", run=str(run.path), minutes=run.minutes_spent())
 
 
 def plan_only(wish: Wish) -> Journey[Plan]:
@@ -201,13 +202,39 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
     from foldertune.training.probe import measure
 
     assert bench.engine is not None
-    situation = situation_of(bench.dataset, bench.machine)
+    situation = replace(situation_of(bench.dataset, bench.machine), upright_share=_upright_share(wish, bench))
     draft = decide(situation, wish.settings, sources=wish.sources)
     course = replace(course_of(draft, deadline_s=0), learning_rate=0.0)
     probe = measure(
         bench.network, bench.engine, course, bench.preprocess, start_s=bench.start_s, decode_per_s=decode_per_s
     )
     return decide(replace(situation, probe=probe), wish.settings, sources=wish.sources), probe
+
+
+def _upright_share(wish: Wish, bench: Bench) -> float | None:
+    """Measured where the plan asks for it; see `training.orientation`."""
+    from foldertune.data.pack import load_pictures
+    from foldertune.preprocess import decode_px, prepare
+    from foldertune.training.orientation import NUM_PICTURES, upright_share
+
+    draft = decide(situation_of(bench.dataset, bench.machine), wish.settings)
+    augmented = draft["augmentation"] != "none" and draft["tune"] != "head"
+    if draft["preset"] != "auto" or not augmented or draft["weights"] == "random" or "orientation" in wish.settings:
+        return None
+    assert bench.engine is not None
+    pictures = bench.dataset.of("train")
+    sample = [
+        pictures[place]
+        for place in np.linspace(0, len(pictures) - 1, min(NUM_PICTURES, len(pictures))).round().astype(int)
+    ]
+    loaded = load_pictures(
+        bench.dataset.folder,
+        sample,
+        lambda picture: prepare(picture, bench.preprocess),
+        at_least_px=decode_px(bench.preprocess),
+        workers=draft["workers"],
+    )
+    return upright_share(bench.engine, np.stack(list(loaded)))
 
 
 def situation_of(dataset: Dataset, machine: Machine) -> Situation:
@@ -253,12 +280,10 @@ def first_model(run: RunFolder, bench: Bench, plan: Plan) -> Journey[tuple[Mater
         bench.engine, bench.preprocess, weights_id=bench.weights_id, precision=plan["precision"], cache=cache
     )
     baseline = yield from fit_baseline(bench.network, material, extraction, seed=plan["seed"])
-    if not run.baseline.exists():
+    write_weights(bench.network, run.baseline)  # anew when resumed: the same bits, whatever became of the file
+    if not run.model.exists():  # when resumed it may be the kept model already
         save_model_facts(run, bench, plan)
         write_weights(bench.network, run.model)
-        write_weights(
-            bench.network, run.baseline
-        )  # stays as it is until the end; run.model becomes the kept one before
     head = baseline.head
     yield event(
         "baseline",
@@ -306,7 +331,7 @@ def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, basel
     cool_head(bench.network, verdict.temperature)
     write_weights(bench.network, run.model)
 
-    minutes = run.open().get("minutes", 0.0) + trip.elapsed_s / 60
+    minutes = run.minutes_spent()
     result = outcome.measure(material, logits, verdict)
     outcome.write(run, material, plan, result, history=history, minutes=minutes)
     yield event("evaluated", kept=verdict.kept, models=outcome.summary(result))

@@ -18,6 +18,9 @@ from foldertune.settings import TrainSettings
 
 # On a processor the automatic plan takes about so many minutes, and so many more for each thousand pictures.
 AUTO_MINUTES, AUTO_MINUTES_PER_1000 = 2.8, 1.0
+# Below this share of pictures whose upright side the frozen network finds, they have none that matters. Measured on 24 to
+# 80 pictures: plants from above 0.25 to 0.28, clothes laid out 0.54 to 0.65, X-rays 0.92 to 0.98.
+ANY_BELOW = 0.4
 DEFAULT_MODEL, DEFAULT_WEIGHTS = "resnet50", "imagenet"
 
 
@@ -216,6 +219,17 @@ def _augmentation(situation: Situation, chosen: Chosen) -> Answer:
     return band.augmentation, f"the guide's strength for a {band.name} set", "guide-table"
 
 
+def _orientation(situation: Situation, chosen: Chosen) -> Answer:
+    if chosen["preset"] != "auto":
+        return "upright", "the guide turns pictures by small angles only", f"preset-{chosen['preset']}"
+    if chosen["augmentation"] == "none":
+        return "upright", "without augmentation no picture is changed", "orientation"
+    if situation.upright_share is None:
+        return "upright", "not measured: that takes pretrained weights and a few pictures", "orientation"
+    told = f"the frozen network tells which way up a picture is in {situation.upright_share:.0%} of the cases (a guess: 25 %)"
+    return "any" if situation.upright_share < ANY_BELOW else "upright", told, "orientation"
+
+
 def _views(situation: Situation, chosen: Chosen) -> Answer:
     if chosen["tune"] != "upper":
         return 0, "nothing is cached between the stages", "views"
@@ -285,6 +299,7 @@ RULES: Mapping[str, Rule] = {
     "accumulate": _accumulate,
     "optimizer": _optimizer,
     "augmentation": _augmentation,
+    "orientation": _orientation,
     "views": _views,
     "learning_rate": _learning_rate,
     "epochs": _epochs,

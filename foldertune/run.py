@@ -219,6 +219,28 @@ class RunFolder:
             )
         return facts
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else goes through this run while inside; raises WorkFailedError where another process does already.
+
+        The system takes the lock back when the process ends, however it ends. A file system without locks goes without.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise WorkFailedError(
+                f"Another process is going through {self.path} at this moment. Wait until it ends, or stop it first."
+            ) from error
+        except (OSError, NotImplementedError):
+            pass
+        try:
+            yield
+        finally:
+            lock.release()
+
     def remove_orphans(self) -> int:
         """Delete temporary files that a killed process left behind; returns how many there were."""
         orphans = [
@@ -255,16 +277,37 @@ class RunFolder:
         if not self.history.exists():
             return []
         known = {item.name for item in dataclasses.fields(EpochRecord)}
-        lines = self.history.read_text(encoding="utf-8").splitlines()
-        return [
-            EpochRecord(**{key: value for key, value in json.loads(line).items() if key in known}) for line in lines
-        ]
+        try:
+            rows = [json.loads(line) for line in self.history.read_text(encoding="utf-8").splitlines()]
+            return [EpochRecord(**{key: value for key, value in row.items() if key in known}) for row in rows]
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"{self.history} cannot be read ({error}). Restore it, or start a new run.") from error
 
     def append_event(self, event: Event) -> None:
         """One line, one write: a reader never sees half of it. A full disk must not end the run, the checkpoint will say so."""
         line = json.dumps(plain(event), ensure_ascii=False) + "\n"
         with contextlib.suppress(OSError), self.events.open("a", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(line)
+
+    def minutes_spent(self) -> float:
+        """Wall-clock minutes of every attempt at this run so far, also of those that were killed: as the events tell."""
+        with contextlib.suppress(OSError):
+            return _minutes_spent(self.events.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+        return 0.0
+
+
+def _minutes_spent(lines: list[str]) -> float:
+    """From each "started" to the last event before the next one. Lines that are no events are passed over."""
+    seconds, began = 0.0, 0.0
+    last = began
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            told = json.loads(line)
+            kind, now = told["kind"], float(told["time"])
+            if kind == "started":
+                seconds, began = seconds + last - began, now
+            last = now
+    return (seconds + last - began) / 60
 
 
 def event(kind: str, **facts: Any) -> Event:

@@ -17,6 +17,7 @@ from foldertune.errors import SettingsError
 
 Preset = Literal["auto", "documented", "guide-defaults", "products", "xray", "plants"]
 AugmentationStrength = Literal["none", "light", "standard", "heavy"]
+Orientation = Literal["upright", "any"]
 Fit = Literal["crop", "squash", "letterbox"]
 Precision = Literal["float32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -44,6 +45,8 @@ class TrainSettings(TypedDict, total=False):
     """Epochs between validations, from 1."""
     augmentation: AugmentationStrength
     """How much each training picture varies: none, light, standard or heavy."""
+    orientation: Orientation
+    """Whether pictures have an upright side, or may be turned by quarter turns while training: upright or any."""
     fit: Fit
     """How a picture meets the square: crop its centre, squash it, or letterbox it."""
     image_size: int

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from trainings import IMAGE_PX, made_pictures
 
+from foldertune.data.augment import STRENGTHS
 from foldertune.data.loader import CanvasSource
 from foldertune.data.pack import Pack, PackWriter
 from foldertune.preprocess import Preprocess
@@ -58,13 +59,13 @@ def extraction(cache: Path, engine: MeanEngine, *, weights_id: str = "w") -> Ext
 
 
 def canvases(packed: Pack, rows: list[Picture]) -> CanvasSource:
-    return CanvasSource(packed, rows, SMALL, augmentation="standard", seed=1, device="cpu")
+    return CanvasSource(packed, rows, SMALL, strength=STRENGTHS["standard"], seed=1, device="cpu")
 
 
 def views(cache: Path, engine: MeanEngine, packed: Pack, rows: list[Picture]) -> Pack:
     source = canvases(packed, rows)
     made = extraction(cache, engine)
-    return finish(made.views(rows, source, num_views=2, augmentation="standard", seed=1))
+    return finish(made.views(rows, source, num_views=2, seed=1))
 
 
 def test_features_are_the_engines_answers_in_the_pictures_order(tmp_path: Path, packed: Pack) -> None:

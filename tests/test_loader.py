@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from foldertune.data.augment import STRENGTHS
 from foldertune.data.loader import ActivationSource, CanvasSource, PictureSource, batches_ahead, epoch_order
 from foldertune.data.pack import Pack, PackWriter
 from foldertune.preprocess import Preprocess
@@ -36,7 +37,7 @@ def canvases(folder: Path, *, num_pictures: int = 11, first_row: int = 0) -> Can
     rows = range(first_row, first_row + num_pictures)
     pictures = [Picture(row, f"{row}.png", "a", "train", width=30, height=20) for row in rows]
     pack = packed(folder, noise(num_pictures, 20))
-    return CanvasSource(pack, pictures, SMALL, augmentation="heavy", seed=3, device="cpu")
+    return CanvasSource(pack, pictures, SMALL, strength=STRENGTHS["heavy"], seed=3, device="cpu")
 
 
 class Counted:

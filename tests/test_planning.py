@@ -200,3 +200,25 @@ def test_decide_every_ranged_setting_is_within_its_range() -> None:
             for name, allowed in RANGES.items():
                 if values.get(name) is not None and not allowed.guide:
                     assert values[name] in allowed, name
+
+
+# ------------------------------------------------------------------------------------------------------- orientation
+
+
+@pytest.mark.parametrize(("share", "orientation"), [(0.25, "any"), (0.39, "any"), (0.4, "upright"), (0.97, "upright")])
+def test_orientation_follows_what_the_frozen_network_could_tell(share: float, orientation: str) -> None:
+    decision = next(
+        one for one in decide(situation(1_000, upright_share=share), {}).decisions if one.setting == "orientation"
+    )
+    assert decision.value == orientation
+    assert f"{share:.0%}" in decision.reason
+
+
+@pytest.mark.parametrize("settings", [{"preset": "plants"}, {"augmentation": "none"}])
+def test_orientation_of_other_presets_and_without_augmentation_is_upright(settings: TrainSettings) -> None:
+    assert decide(situation(1_000, upright_share=0.25), settings)["orientation"] == "upright"
+
+
+def test_orientation_that_was_not_measured_is_upright_unless_the_user_says_otherwise() -> None:
+    assert decide(situation(1_000), {})["orientation"] == "upright"
+    assert decide(situation(1_000), {"orientation": "any"})["orientation"] == "any"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +234,40 @@ def test_read_history_of_a_newer_version_leaves_out_what_it_does_not_know(made: 
     line = {**json.loads(made.history.read_text()), "colour": "red"}
     made.history.write_text(json.dumps(line) + "\n")
     assert made.read_history() == [epoch(1)]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"epoch": 1}', "\xff\n"])
+def test_read_history_that_is_damaged_is_named_with_what_to_do(text: str, made: RunFolder) -> None:
+    made.history.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"history.jsonl cannot be read .+ Restore it, or start a new run"):
+        made.read_history()
+
+
+def test_locked_run_refuses_a_second_process_until_the_first_is_through(made: RunFolder) -> None:
+    held = (
+        "import sys, pathlib; from foldertune.run import RunFolder\n"
+        "with RunFolder(pathlib.Path(sys.argv[1])).locked(): print(1, flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", held, str(made.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "1\n"
+    with pytest.raises(WorkFailedError, match=r"Another process is going through .+ Wait until it ends"), made.locked():
+        pass
+    other.kill()  # the system takes its lock back
+    other.communicate()
+    with made.locked():
+        pass
+
+
+def test_minutes_spent_adds_every_attempt_up_to_its_last_event(made: RunFolder) -> None:
+    assert made.minutes_spent() == 0.0
+    for kind, now in (("started", 1000), ("epoch", 1090), ("started", 5000), ("epoch", 5030), ("kept", 5060)):
+        made.append_event(replace(event(kind), time=float(now)))
+    with made.events.open("a") as stream:
+        stream.write('{"kind": "epo')  # what a full disk left
+    assert made.minutes_spent() == pytest.approx(2.5)
 
 
 def test_append_event_adds_one_line_each(made: RunFolder) -> None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foldertune.data.augment import STRENGTHS
 from foldertune.data.loader import CanvasSource, PictureSource
 from foldertune.data.pack import PackWriter
 from foldertune.models import build
@@ -46,7 +47,7 @@ def made_split(folder: Path, num_pictures: int, *, augmentation: str = "none", s
     if augmentation == "none":
         return Labelled(PictureSource(pack, preprocess, device="cpu"), labels)
     rows = [Picture(row, f"{row}.png", "x", "train", width=IMAGE_PX, height=IMAGE_PX) for row in range(num_pictures)]
-    source = CanvasSource(pack, rows, preprocess, augmentation=augmentation, seed=COURSE.seed, device="cpu")
+    source = CanvasSource(pack, rows, preprocess, strength=STRENGTHS[augmentation], seed=COURSE.seed, device="cpu")
     return Labelled(source, labels)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +32,7 @@ class Strength:
     contrast: float = 0.0
     saturation: float = 0.0
     hue_deg: float = 0.0
+    quarter_turns: bool = False  # any of the four, for pictures that have no upright side
     random_operations: int = 0  # RandAugment-like: so many more of shear, shift and colour, each drawn at random
 
 
@@ -52,7 +53,16 @@ STRENGTHS: dict[str, Strength] = {
         random_operations=2,
     ),
 }
+# Bilinear sampling off the pixel grid blurs: networks then learned from softer pictures than they were asked about, and
+# answered worse the longer they learned (docs/log.md). Bicubic keeps the sharpness that the prepared pictures have.
+RESAMPLING = "bicubic"
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+
+def strength_of(augmentation: str, orientation: str) -> Strength:
+    """What a plan's settings ask for."""
+    strength = STRENGTHS[augmentation]
+    return replace(strength, quarter_turns=orientation == "any" and augmentation != "none")
 
 
 def extents(sizes: Sequence[tuple[int, int]], fit: str) -> NDArray[np.float64]:
@@ -91,7 +101,7 @@ def augment(pictures: Tensor, affine: Tensor, colour: Tensor, *, out_px: int, fi
     background = fill.view(1, 3, 1, 1)
     x = pictures.permute(0, 3, 1, 2).float() / 255 - background  # zero padding then means the fill colour
     grid = F.affine_grid(affine, [len(pictures), 3, out_px, out_px], align_corners=False)
-    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + background
+    x = F.grid_sample(x, grid, mode=RESAMPLING, padding_mode="zeros", align_corners=False) + background
     flat = torch.baddbmm(colour[:, :, 3:], colour[:, :, :3], x.flatten(2))
     return flat.view_as(x).clamp_(0, 1)
 
@@ -107,6 +117,8 @@ def _draw_affine(
     room = (1 - window * side).clip(min=0.0)
     centre = random.uniform(-1, 1, 2) * room if cropped else np.zeros(2)
     angle = math.radians(random.uniform(-1, 1) * strength.rotation_deg)
+    if strength.quarter_turns:
+        angle += math.pi / 2 * random.integers(4)
     mirror = -1.0 if strength.flip and random.random() < 0.5 else 1.0
     shear = np.zeros(2)
     for _ in range(strength.random_operations):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foldertune.data.augment import STRENGTHS, augment, draw, extents
+from foldertune.data.augment import Strength, augment, draw, extents
 from foldertune.data.pack import Pack
 from foldertune.preprocess import Preprocess
 from foldertune.records import Picture
@@ -61,12 +61,12 @@ class CanvasSource:
         pictures: Sequence[Picture],
         preprocess: Preprocess,
         *,
-        augmentation: str,
+        strength: Strength,
         seed: int,
         device: str,
     ) -> None:
         self._pack, self._preprocess, self._device, self._seed = pack, preprocess, device, seed
-        self._strength = STRENGTHS[augmentation]
+        self.strength = strength
         self._rows = np.array([picture.row for picture in pictures])
         self._windows = extents([(picture.width, picture.height) for picture in pictures], preprocess.fit)
         self._mean, self._std = _statistics(preprocess, device)
@@ -81,7 +81,7 @@ class CanvasSource:
         """The augmented pictures before normalisation: (B, 3, S, S) in [0, 1]."""
         zoom = self._preprocess.crop_fraction if self._preprocess.fit == "crop" else 1.0
         affine, colour = draw(
-            self._strength,
+            self.strength,
             self._rows[places].tolist(),
             seed=self._seed,
             epoch=epoch,

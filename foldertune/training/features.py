@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from foldertune.data.augment import RESAMPLING
 from foldertune.data.loader import CanvasSource
 from foldertune.data.pack import Pack, PackWriter, find_pack, pack_key
 from foldertune.engines import Engine
@@ -50,17 +52,16 @@ class Extraction:
             )
         )
 
-    def views(
-        self, pictures: Sequence[Picture], source: CanvasSource, *, num_views: int, augmentation: str, seed: int
-    ) -> Work[Pack]:
+    def views(self, pictures: Sequence[Picture], source: CanvasSource, *, num_views: int, seed: int) -> Work[Pack]:
         """Activations of augmented views, view after view: V * N records of (C, h, w) float16, the engine's first output.
 
         float16 halves the space; its rounding is far below what augmentation does.
         """
         rows = [picture.row for picture in pictures]  # augmentation is drawn by them
         key = pack_key(
-            pictures, kind="views", views=num_views, augmentation=augmentation, seed=seed, rows=rows, **self._identity
-        )
+            pictures, kind="views", views=num_views, augmentation=asdict(source.strength), resampling=RESAMPLING,
+            seed=seed, rows=rows, **self._identity,
+        )  # fmt: skip
 
         def pixels(places: NDArray[np.int64], view: int) -> NDArray[np.uint8]:
             changed = source.pictures(places, view + 1).permute(0, 2, 3, 1)

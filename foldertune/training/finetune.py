@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from foldertune.data.augment import strength_of
 from foldertune.data.loader import ActivationSource, CanvasSource, PictureSource
 from foldertune.data.pack import pack_canvases
 from foldertune.engines import make_engine
@@ -97,7 +98,6 @@ def _training_source(place: Workplace, plan: Plan, course: Course) -> Work[Label
             place.material.pictures["train"],
             full,
             num_views=plan["views"],
-            augmentation=plan["augmentation"],
             seed=course.seed,
         )
         return Labelled(_activations(pack, len(labels), course), labels)
@@ -109,9 +109,8 @@ def _canvas_source(place: Workplace, plan: Plan, course: Course) -> Work[CanvasS
     canvases = yield from pack_canvases(
         place.material.dataset.folder, pictures, preprocess, cache=place.cache, workers=plan["workers"]
     )
-    return CanvasSource(
-        canvases, pictures, preprocess, augmentation=plan["augmentation"], seed=course.seed, device=course.device
-    )
+    strength = strength_of(plan["augmentation"], plan["orientation"])
+    return CanvasSource(canvases, pictures, preprocess, strength=strength, seed=course.seed, device=course.device)
 
 
 def _validation_source(place: Workplace, plan: Plan, course: Course) -> Work[Labelled]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 
+from foldertune.data.augment import STRENGTHS
 from foldertune.data.loader import CanvasSource, Source
 from foldertune.forecast import Probe
 from foldertune.machine import peak_memory_mib
@@ -59,7 +60,7 @@ def _training_rates(network: Network, course: Course, preprocess: Preprocess) ->
     x = source.batch(places, 0)
     network.eval()
 
-    def step() -> None:  # with the making of the batch, which the threads of a real run do on the same cores
+    def step() -> None:  # with the making of the batch, as training on a processor does it
         trainer.micro_batch(source.batch(places, 0), labels, share=1.0)
         trainer.step()
 
@@ -78,7 +79,7 @@ def _blank_source(network: Network, course: Course, preprocess: Preprocess) -> S
         pictures = [Picture(row, "", "", width=side, height=side) for row in range(course.batch_size)]
         canvases = cast("Pack", _BlankPack((side, side, 3)))
         return CanvasSource(
-            canvases, pictures, preprocess, augmentation="standard", seed=course.seed, device=course.device
+            canvases, pictures, preprocess, strength=STRENGTHS["standard"], seed=course.seed, device=course.device
         )
     return _BlankActivations(network, course, preprocess.image_size)
 
