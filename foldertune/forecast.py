@@ -31,6 +31,14 @@ class Probe:
     memory_mib: float  # peak of the process that measured
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the pretrained network says of the pictures (training/survey.py)."""
+
+    upright_share: float  # how often it tells which way up a picture is; 0.25 is a guess
+    distance: float | None  # from the pretraining pictures, 0 is none; None for networks without batch norms
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """The facts that rules read. Counts of readable pictures; classes by their training pictures."""
@@ -44,7 +52,7 @@ class Situation:
     shorter_px: int  # median of the pictures' shorter sides
     machine: Machine
     probe: Probe | None = None
-    upright_share: float | None = None  # how often the frozen network tells which way up a picture is; 0.25 by chance
+    survey: Survey | None = None
 
 
 def forecast_run(situation: Situation, chosen: Chosen) -> Forecast:

@@ -19,7 +19,7 @@ from foldertune.data.folder import scan
 from foldertune.data.split import split_pictures
 from foldertune.data.table import dataset_facts, read_dataset, write_dataset
 from foldertune.errors import InterruptedRunError, MissingError
-from foldertune.forecast import Probe, Situation
+from foldertune.forecast import Probe, Situation, Survey
 from foldertune.machine import Machine, cache_folder, find_machine, keep_freed_memory, num_cores
 from foldertune.planning import DEFAULT_MODEL, DEFAULT_WEIGHTS, decide
 from foldertune.records import Dataset, EpochRecord, Event, Plan, Progress
@@ -202,7 +202,7 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
     from foldertune.training.probe import measure
 
     assert bench.engine is not None
-    situation = replace(situation_of(bench.dataset, bench.machine), upright_share=_upright_share(wish, bench))
+    situation = replace(situation_of(bench.dataset, bench.machine), survey=surveyed(wish, bench))
     draft = decide(situation, wish.settings, sources=wish.sources)
     course = replace(course_of(draft, deadline_s=0), learning_rate=0.0)
     probe = measure(
@@ -211,30 +211,26 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
     return decide(replace(situation, probe=probe), wish.settings, sources=wish.sources), probe
 
 
-def _upright_share(wish: Wish, bench: Bench) -> float | None:
-    """Measured where the plan asks for it; see `training.orientation`."""
+def surveyed(wish: Wish, bench: Bench) -> Survey | None:
+    """What the pretrained network says of some training pictures, where the plan asks for it; see `training.survey`."""
     from foldertune.data.pack import load_pictures
     from foldertune.preprocess import decode_px, prepare
-    from foldertune.training.orientation import NUM_PICTURES, upright_share
+    from foldertune.training.survey import NUM_PICTURES, survey
 
     draft = decide(situation_of(bench.dataset, bench.machine), wish.settings)
-    augmented = draft["augmentation"] != "none" and draft["tune"] != "head"
-    if draft["preset"] != "auto" or not augmented or draft["weights"] == "random" or "orientation" in wish.settings:
+    if draft["preset"] != "auto" or draft["weights"] == "random" or draft["tune"] == "head":
         return None
     assert bench.engine is not None
     pictures = bench.dataset.of("train")
-    sample = [
-        pictures[place]
-        for place in np.linspace(0, len(pictures) - 1, min(NUM_PICTURES, len(pictures))).round().astype(int)
-    ]
+    places = np.linspace(0, len(pictures) - 1, min(NUM_PICTURES, len(pictures))).round().astype(int)
     loaded = load_pictures(
         bench.dataset.folder,
-        sample,
+        [pictures[place] for place in places],
         lambda picture: prepare(picture, bench.preprocess),
         at_least_px=decode_px(bench.preprocess),
         workers=draft["workers"],
     )
-    return upright_share(bench.engine, np.stack(list(loaded)))
+    return survey(bench.network, bench.engine, bench.preprocess, np.stack(list(loaded)))
 
 
 def situation_of(dataset: Dataset, machine: Machine) -> Situation:
@@ -321,7 +317,8 @@ def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, basel
     logits = {"baseline": baseline.logits}
     if history:
         logits["fine-tuned"] = yield from outcome.logits_of(bench.network, bench.preprocess, plan, material)
-    verdict = judge(logits["baseline"]["val"], logits["fine-tuned"]["val"] if history else None, material.labels["val"])
+    tuned = logits["fine-tuned"]["val"] if history else None
+    verdict = judge(logits["baseline"]["val"], tuned, material.labels["val"], tie=plan["tie"])
     yield event("kept", **asdict(verdict))
     if verdict.kept == "baseline":
         load_weights(bench.network, run.baseline, replace_head=False)  # saved before fine-tuning changed the network

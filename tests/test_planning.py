@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldertune.errors import SettingsError
-from foldertune.forecast import LEAST_TRAVEL, Probe, Situation
+from foldertune.forecast import LEAST_TRAVEL, Probe, Situation, Survey
 from foldertune.machine import Machine
 from foldertune.planning import RULES, decide
 from foldertune.settings import RANGES, TrainSettings, check_settings
@@ -208,7 +208,9 @@ def test_decide_every_ranged_setting_is_within_its_range() -> None:
 @pytest.mark.parametrize(("share", "orientation"), [(0.25, "any"), (0.39, "any"), (0.4, "upright"), (0.97, "upright")])
 def test_orientation_follows_what_the_frozen_network_could_tell(share: float, orientation: str) -> None:
     decision = next(
-        one for one in decide(situation(1_000, upright_share=share), {}).decisions if one.setting == "orientation"
+        one
+        for one in decide(situation(1_000, survey=Survey(share, None)), {}).decisions
+        if one.setting == "orientation"
     )
     assert decision.value == orientation
     assert f"{share:.0%}" in decision.reason
@@ -216,9 +218,41 @@ def test_orientation_follows_what_the_frozen_network_could_tell(share: float, or
 
 @pytest.mark.parametrize("settings", [{"preset": "plants"}, {"augmentation": "none"}])
 def test_orientation_of_other_presets_and_without_augmentation_is_upright(settings: TrainSettings) -> None:
-    assert decide(situation(1_000, upright_share=0.25), settings)["orientation"] == "upright"
+    assert decide(situation(1_000, survey=Survey(0.25, None)), settings)["orientation"] == "upright"
 
 
 def test_orientation_that_was_not_measured_is_upright_unless_the_user_says_otherwise() -> None:
     assert decide(situation(1_000), {})["orientation"] == "upright"
     assert decide(situation(1_000), {"orientation": "any"})["orientation"] == "any"
+
+
+# ------------------------------------------------------------------------------------------------------- far pictures
+
+FAR, NEAR = Survey(0.9, 0.57), Survey(0.9, 0.26)
+TUNED_WHOLE = replace(CPU, bf16=True)
+
+
+def test_pictures_far_from_the_pretraining_ones_get_a_head_and_statistics_of_their_own() -> None:
+    plan = decide(situation(800, TUNED_WHOLE, survey=FAR), {})
+    chosen = [plan[name] for name in ("batch_norm", "head_start", "augmentation", "layer_decay", "tie")]
+    assert chosen == ["batch", "zero", "standard", 1.0, "fine-tuned"]
+    reasons = {one.setting: one.reason for one in plan.decisions}
+    assert "e^0.57" in reasons["batch_norm"]
+
+
+@pytest.mark.parametrize(
+    ("survey", "machine", "settings"),
+    [
+        (NEAR, TUNED_WHOLE, {}),
+        (None, TUNED_WHOLE, {}),
+        (Survey(0.9, None), TUNED_WHOLE, {}),  # a network without batch norms
+        (FAR, CPU, {}),  # only the upper stages learn: the lower ones keep their statistics
+        (FAR, TUNED_WHOLE, {"preset": "xray"}),
+        (FAR, TUNED_WHOLE, {"tune": "upper"}),
+    ],
+)
+def test_other_pictures_go_on_from_the_fitted_head(
+    survey: Survey | None, machine: Machine, settings: TrainSettings
+) -> None:
+    plan = decide(situation(800, machine, survey=survey), settings)
+    assert (plan["batch_norm"], plan["head_start"], plan["tie"]) == ("frozen", "fitted", "baseline")

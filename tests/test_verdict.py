@@ -102,3 +102,31 @@ def test_judge_of_a_scaled_copy_keeps_the_baseline(seed: int, num_pictures: int,
     verdict = judge(baseline, tuned, labels)
     assert verdict.kept == "baseline"
     assert abs(verdict.gain.value) < 1e-4
+
+
+TIED = [
+    answers(60, right=0.8) + np.random.default_rng(seed).normal(0, 0.4, (60, 3)).astype(np.float32) for seed in (1, 2)
+]
+
+
+def test_judge_of_a_tie_keeps_whom_the_plan_says_and_gives_the_reason() -> None:
+    baseline, tuned = TIED
+    if judge(baseline, tuned, numbers(60)).kept == "fine-tuned":  # whichever is better by chance comes first
+        baseline, tuned = tuned, baseline
+    verdict = judge(baseline, tuned, numbers(60), tie="fine-tuned")
+    assert verdict.gain.low < 0 < verdict.gain.high  # the premise
+    assert judge(baseline, tuned, numbers(60)).kept == "baseline"
+    assert verdict.kept == "fine-tuned"
+    assert "cannot tell the two apart" in verdict.sentence
+
+
+def test_judge_of_a_tie_on_few_pictures_keeps_the_baseline_all_the_same() -> None:
+    few = [logits[:49] for logits in TIED]
+    for baseline, tuned in (few, few[::-1]):
+        if judge(baseline, tuned, numbers(49)).kept == "baseline":
+            assert judge(baseline, tuned, numbers(49), tie="fine-tuned").kept == "baseline"
+
+
+def test_judge_of_a_worse_model_beyond_chance_keeps_the_baseline_whatever_the_plan_says() -> None:
+    baseline, tuned = answers(300, right=0.95), answers(300, right=0.7, seed=1)
+    assert judge(baseline, tuned, numbers(300), tie="fine-tuned").kept == "baseline"

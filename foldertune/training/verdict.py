@@ -1,4 +1,4 @@
-"""Which of the two models is kept, judged on validation alone: a tie keeps the baseline."""
+"""Which of the two models is kept, judged on validation alone; the plan says who is kept at a tie."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # A smaller gain in log loss shows in no figure and may be the rounding of the temperature: a tie.
 _TIE = 5e-4
+_ENOUGH = 50  # validation pictures, to give a tie to the fine-tuned model
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,18 @@ class Verdict:
     sentence: str
 
 
-def judge(baseline: NDArray[np.float32], tuned: NDArray[np.float32] | None, labels: NDArray[np.int64]) -> Verdict:
+def judge(
+    baseline: NDArray[np.float32],
+    tuned: NDArray[np.float32] | None,
+    labels: NDArray[np.int64],
+    *,
+    tie: str = "baseline",
+) -> Verdict:
     """baseline, tuned: logits (N, K) of the validation pictures; tuned None: nothing was fine-tuned.   labels: (N,).
 
-    The fine-tuned model is kept if its log loss is lower beyond chance (95 %), or lower at an accuracy that is no worse;
-    a tie keeps the baseline.
+    The fine-tuned model is kept if its log loss is lower beyond chance (95 %), or lower at an accuracy that is no worse. With
+    tie="fine-tuned" it is kept unless its log loss is higher beyond chance, given enough pictures to tell: on fewer than 50,
+    chance hides almost anything.
     Each is judged at its own best temperature, so that confidence alone wins nothing.
     """
     if tuned is None or len(labels) == 0:
@@ -49,10 +57,16 @@ def judge(baseline: NDArray[np.float32], tuned: NDArray[np.float32] | None, labe
     accuracies = [float((logits.argmax(1) == labels).mean()) for logits in (baseline, tuned)]
     gain = paired_difference(losses[0], losses[1])
     better = gain.value > _TIE and (gain.low > 0 or accuracies[1] >= accuracies[0])
+    level = tie == "fine-tuned" and len(labels) >= _ENOUGH and gain.high >= 0
     figures = (
         f"on {len(labels):,} validation pictures it answers {accuracies[1]:.1%} correctly against {accuracies[0]:.1%}, "
         f"log loss {losses[1].mean():.3f} against {losses[0].mean():.3f}"
     )
     if better:
         return Verdict("fine-tuned", gain, temperatures[1], f"The fine-tuned model is kept: {figures} of the baseline.")
+    if level:
+        why = "validation cannot tell the two apart, and the pictures are far from those of the pretraining"
+        return Verdict(
+            "fine-tuned", gain, temperatures[1], f"The fine-tuned model is kept; {why}: {figures} of the baseline."
+        )
     return Verdict("baseline", gain, temperatures[0], f"The baseline is kept; fine-tuning did not beat it: {figures}.")

@@ -1,4 +1,4 @@
-"""Whether pictures have an upright side: found by features that show it, not by features that cannot."""
+"""What the network says of pictures: an upright side is found by features that show it, a distance by statistics that differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from foldertune.data.augment import STRENGTHS, augment, draw, extents, strength_of
-from foldertune.training.orientation import upright_share
+from foldertune.models import build
+from foldertune.preprocess import Preprocess
+from foldertune.training.survey import distance, survey, upright_share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,13 +56,47 @@ def test_upright_share_of_features_that_turning_does_not_change_is_a_guess() -> 
 
 def test_upright_share_of_pictures_without_one_is_about_a_guess() -> None:
     pictures = np.random.default_rng(1).integers(0, 255, (40, 8, 8, 3), np.uint8)
-    share = upright_share(Quadrants(), pictures)
-    assert share is not None
-    assert share < 0.4
+    assert upright_share(Quadrants(), pictures) < 0.4
 
 
-def test_upright_share_of_a_few_pictures_is_not_measured() -> None:
-    assert upright_share(Quadrants(), pictures_with_bright_corner(15)) is None
+def test_survey_of_a_few_pictures_tells_nothing() -> None:
+    network = build("resnet18", num_classes=2)
+    assert survey(network, Quadrants(), Preprocess(image_size=8), pictures_with_bright_corner(15)) is None
+
+
+def test_distance_of_pictures_that_the_statistics_came_from_is_small_and_grows_with_the_change() -> None:
+    torch.manual_seed(0)
+    network, preprocess = build("resnet18", num_classes=2), Preprocess(image_size=32)
+    pictures = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), np.uint8)
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean over what is seen: one batch
+    with torch.no_grad():
+        x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocess.mean, preprocess.std))
+        network.train().run_stages((x - mean) / std)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    same = distance(network, preprocess, pictures)
+    flat = distance(network, preprocess, (120 + pictures // 16).astype(np.uint8))
+    assert same is not None
+    assert flat is not None
+    assert same < 0.02
+    assert flat > 1
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_distance_of_a_network_without_batch_norms_is_none() -> None:
+    class Plain(torch.nn.Module):
+        num_stages = 1
+
+        def run_stages(self, x: torch.Tensor, first: int = 0, last: int | None = None) -> torch.Tensor:
+            return x
+
+        def pool(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3))
+
+    pictures = pictures_with_bright_corner(16)
+    assert distance(Plain(), Preprocess(image_size=8), pictures) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

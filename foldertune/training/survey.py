@@ -1,0 +1,83 @@
+"""What the pretrained network says of the pictures before anything is learned: have they an upright side, are they of its world?
+
+Leaves from above and crops of a microscope have no upright side, and turning them while training gives four times the pictures;
+shoes and X-rays have one, and turning them would teach what never comes. Pictures far from the pretraining ones want
+statistics and a head of their own, near ones do best with what is there (docs/log.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from foldertune.forecast import Survey
+from foldertune.training.head import logistic_path
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from foldertune.engines import Engine
+    from foldertune.models.network import Network
+    from foldertune.preprocess import Preprocess
+
+NUM_PICTURES = 32
+_LEAST_PICTURES = 16
+_STRENGTH = 0.01  # of the regression: in the middle of those that the head tries
+_BATCH = 16
+
+
+def survey(network: Network, engine: Engine, preprocess: Preprocess, pictures: NDArray[np.uint8]) -> Survey | None:
+    """engine: the same network, its first output features.   pictures: (N, S, S, 3); fewer than 16 tell nothing: None."""
+    if len(pictures) < _LEAST_PICTURES:
+        return None
+    return Survey(upright_share(engine, pictures), distance(network, preprocess, pictures))
+
+
+def upright_share(engine: Engine, pictures: NDArray[np.uint8]) -> float:
+    """How often frozen features tell by how many quarter turns a picture was turned, in [0, 1]; 0.25 is a guess.
+
+    Judged on pictures that the regression has not seen, each half by the other. After Gidaris et al. 2018, "Unsupervised
+    representation learning by predicting image rotations".
+    """
+    turned = np.concatenate([np.rot90(pictures, turns, axes=(1, 2)) for turns in range(4)])
+    parts = [
+        engine.run(np.ascontiguousarray(turned[start : start + _BATCH])) for start in range(0, len(turned), _BATCH)
+    ]
+    features = torch.from_numpy(np.concatenate(parts))
+    features = (features - features.mean(0)) / features.std(0).mean()
+    turns = torch.arange(4).repeat_interleave(len(pictures))
+    half = torch.arange(len(pictures)).repeat(4) % 2
+    correct = 0
+    for held_out in (0, 1):
+        seen = half != held_out
+        weight, bias = logistic_path(features[seen], turns[seen], [_STRENGTH], num_classes=4)[0]
+        correct += int(((features[~seen] @ weight.T + bias).argmax(1) == turns[~seen]).sum())
+    return correct / len(turned)
+
+
+@torch.inference_mode()
+def distance(network: Network, preprocess: Preprocess, pictures: NDArray[np.uint8]) -> float | None:
+    """How far the pictures are from the pretraining ones: mean |log(variance here / variance there)| over the inputs of all
+    batch norms; 0 is the same world. None for a network without batch norms. The network stays as it is.
+    """
+    from foldertune.engines.torch import Graph
+
+    found: list[float] = []
+
+    def note(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        there = norm.get_buffer("running_var")
+        alive = there > 1e-3 * there.mean()  # channels that pretraining left unused say nothing
+        here = inputs[0].float().var((0, 2, 3))
+        found.append(float((here[alive] / there[alive]).log().abs().clamp(max=3).mean()))
+
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    handles = [norm.register_forward_pre_hook(note) for norm in norms]
+    try:
+        Graph(network, preprocess, outputs=("features",)).eval()(torch.from_numpy(pictures))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return float(np.mean(found)) if found else None
