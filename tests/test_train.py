@@ -31,6 +31,7 @@ from foldertune.training.verdict import Verdict
 FILES = {
     "run.json", "dataset.csv", "plan.json", "history.jsonl", "events.jsonl", "checkpoints", "model.safetensors",
     "config.json", "preprocess.json", "labels.txt", "predictions.npz", "metrics.json", "report.html", "README.md",
+    ".lock",
 }  # fmt: skip
 # float32, because that is how the saved model answers: in bf16 the figures of a run differ from it in the third digit.
 QUICK = TrainSettings(image_size=64, epochs=2, seed=3, device="cpu", precision="float32")
@@ -263,7 +264,7 @@ def test_resume_after_the_kept_model_was_written_ends_with_the_same_bits(
     """The way back to the pretrained weights must not lead to a model that was on this way already."""
     kept = Verdict("fine-tuned", Interval(0.1, 0.0, 0.2), 2.0, "The fine-tuned model is kept.")
     monkeypatch.setattr(blend, "SHARES", (0.5,))
-    monkeypatch.setattr(verdict, "judge", lambda *_: kept)
+    monkeypatch.setattr(verdict, "judge", lambda *_, **__: kept)
     whole = foldertune.train(photographs, run=tmp_path / "whole", **quick)
     started = api.start(photographs, run=tmp_path / "run", **quick)
     going = api.going(started)
