@@ -13,9 +13,11 @@ from typing import Any
 from foldertune.machine import Machine
 from foldertune.records import Forecast
 
-# Rate times steps below which a fine-tuned ResNet-50 has hardly moved. A guess, from one set fine-tuned with AdamW: it
-# stopped gaining at 0.024 (10 classes, 1,275 pictures, rate 1e-4), and the first validation at 0.008 was 7 points lower.
-LEAST_TRAVEL = 0.02
+# Rate times steps below which a fine-tuned ResNet-50 has hardly moved. A guess, from two sets fine-tuned with AdamW: clothes
+# stopped gaining at 0.024 and were 7 points lower at 0.008; X-rays were where they ended at 0.019, and not yet at 0.013.
+LEAST_TRAVEL = 0.015
+# Pictures on which the statistics of batch norms are measured: before each validation, and in the end (training/statistics.py).
+SETTLED_PICTURES, SETTLED_IN_THE_END = 192, 1024
 Chosen = Mapping[str, Any]  # what a plan has decided so far: setting -> value
 
 
@@ -58,8 +60,10 @@ class Situation:
 def forecast_run(situation: Situation, chosen: Chosen) -> Forecast:
     """Minutes, memory and disk of the whole run, from the probe."""
     assert situation.probe is not None
-    canvas = 3 * (chosen["image_size"] / 0.875) ** 2 * 1.33
-    per_picture = canvas + (chosen["views"] * 2 * 1024 * (chosen["image_size"] / 16) ** 2)
+    canvas = 3 * min(situation.shorter_px, 1.75 * chosen["image_size"]) ** 2 * 1.33
+    per_picture = (
+        canvas + 3 * chosen["image_size"] ** 2 + (chosen["views"] * 2 * 1024 * (chosen["image_size"] / 16) ** 2)
+    )
     disk = situation.num_train * per_picture / 2**20 + 1_000
     return Forecast(minutes=seconds_of(situation, chosen) / 60, memory_mib=situation.probe.memory_mib, disk_mib=disk)
 
@@ -74,7 +78,10 @@ def seconds_of(situation: Situation, chosen: Chosen) -> float:
     features = situation.num_pictures / probe.features_per_s
     views = max(0, chosen["views"] - 1) * situation.num_train / probe.features_per_s
     learning = epochs * situation.num_train / probe.train_per_s
-    validating = num_validations * situation.num_val / probe.validate_per_s
+    settled = last = 0
+    if chosen["batch_norm"] != "frozen" and epochs:
+        settled, last = (min(count, situation.num_train) for count in (SETTLED_PICTURES, SETTLED_IN_THE_END))
+    validating = (num_validations * (situation.num_val + settled) + last) / probe.validate_per_s
     seconds: float = probe.start_s + looks + features + views + learning + validating
     return seconds
 

@@ -198,6 +198,7 @@ def make_plan(run: RunFolder, wish: Wish, bench: Bench, decode_per_s: float) -> 
 
 def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Probe]:
     """The plan with its forecast, and what was measured for it."""
+    from foldertune.data.pack import canvas_size
     from foldertune.training.finetune import course_of
     from foldertune.training.probe import measure
 
@@ -205,9 +206,9 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
     situation = replace(situation_of(bench.dataset, bench.machine), survey=surveyed(wish, bench))
     draft = decide(situation, wish.settings, sources=wish.sources)
     course = replace(course_of(draft, deadline_s=0), learning_rate=0.0)
-    probe = measure(
-        bench.network, bench.engine, course, bench.preprocess, start_s=bench.start_s, decode_per_s=decode_per_s
-    )
+    canvas = canvas_size(bench.dataset.of("train"), bench.preprocess)
+    measured = measure(bench.network, bench.engine, course, bench.preprocess, canvas=canvas)
+    probe = replace(measured, start_s=bench.start_s, decode_per_s=decode_per_s)
     return decide(replace(situation, probe=probe), wish.settings, sources=wish.sources), probe
 
 

@@ -17,7 +17,8 @@ from foldertune.records import Decision, Plan, Source
 from foldertune.settings import TrainSettings
 
 # On a processor the automatic plan takes about so many minutes, and so many more for each thousand pictures.
-AUTO_MINUTES, AUTO_MINUTES_PER_1000 = 4.0, 0.4
+AUTO_MINUTES, AUTO_MINUTES_PER_1000 = 3.4, 0.6
+AUTO_MINUTES_ANY = 1.2  # times that where pictures may be turned: there are four times as many to see
 # Below this share of pictures whose upright side the frozen network finds, they have none that matters. Measured on 24 to
 # 80 pictures: plants from above 0.25 to 0.28, clothes laid out 0.54 to 0.65, X-rays 0.92 to 0.98.
 ANY_BELOW = 0.4
@@ -156,6 +157,7 @@ def _minutes_allowed(situation: Situation, chosen: Chosen) -> tuple[float | None
         return 0.85 * chosen["max_minutes"], f"85 % of the limit of {chosen['max_minutes']:g}"
     if chosen["device"] == "cpu" and chosen["weights"] != "random":
         minutes = AUTO_MINUTES + AUTO_MINUTES_PER_1000 * situation.num_pictures / 1_000
+        minutes *= AUTO_MINUTES_ANY if chosen["orientation"] == "any" else 1.0
         return minutes, "what a processor should take for so many pictures; --max-minutes or --epochs change it"
     return None, ""
 
@@ -175,8 +177,10 @@ def _auto_learning_rate(chosen: Chosen) -> Answer:
         return 0.01, "SGD with momentum wants rates about a hundred times AdamW's", "auto-rate"
     if chosen["weights"] == "random":
         return 1e-3, "a random start has no features to preserve", "random-start"
-    if chosen["batch_norm"] == "batch":
-        return 2e-4, "pictures far from the pretraining ones need the network to move further", "far-pictures"
+    if chosen["batch_norm"] == "body":
+        rate = 3e-4 if chosen["orientation"] == "any" else 2e-4
+        told = "pictures far from the pretraining ones need the network to move further, most where they are turned"
+        return rate, told, "far-pictures"
     if chosen["tune"] == "upper":
         return 1e-3, "the last stage alone bears, and needs, a higher rate than the guide's 5e-5", "auto-rate"
     return (
@@ -191,13 +195,19 @@ def _layer_decay(_: Situation, chosen: Chosen) -> Answer:
         return 1.0, "the guide uses one rate for all layers", f"preset-{chosen['preset']}"
     if chosen["weights"] == "random":
         return 1.0, "from a random start every layer has as much to learn", "random-start"
-    if chosen["batch_norm"] == "batch":
+    if chosen["batch_norm"] == "body":
         return 1.0, "on pictures far from the pretraining ones the lower layers have as much to learn", "far-pictures"
     return (
         0.9,
         "lower layers hold more general features; a stronger decay kept pictures unlike ImageNet's from learning",
         "auto-decay",
     )
+
+
+def _head_factor(_: Situation, chosen: Chosen) -> Answer:
+    if chosen["batch_norm"] == "body":
+        return 10.0, "a head from nothing on a network that knows much has to catch up", "head-start"
+    return 1.0, "the head learns as fast as the stage below it", "default"
 
 
 def _weight_decay(_: Situation, __: Chosen) -> Answer:
@@ -220,8 +230,12 @@ def _optimizer(_: Situation, __: Chosen) -> Answer:
 
 def _augmentation(situation: Situation, chosen: Chosen) -> Answer:
     preset = chosen["preset"]
-    if preset == "auto" and _is_far(situation):
-        return "standard", "a head of its own and more steps to find it need more variety", "far-pictures"
+    if preset == "auto" and _is_far(situation) and not _may_be_turned(situation):
+        return (
+            "standard",
+            "on far pictures colours and small turns must vary, or brightness is what is learned",
+            "far-pictures",
+        )
     if preset == "auto":
         return (
             "light",
@@ -241,7 +255,7 @@ def _orientation(situation: Situation, chosen: Chosen) -> Answer:
         return "upright", "not measured: that takes pretrained weights and a few pictures", "orientation"
     share = situation.survey.upright_share
     told = f"the pretrained network tells which way up a picture is in {share:.0%} of the cases (a guess: 25 %)"
-    return "any" if share < ANY_BELOW else "upright", told, "orientation"
+    return "any" if _may_be_turned(situation) else "upright", told, "orientation"
 
 
 def _views(situation: Situation, chosen: Chosen) -> Answer:
@@ -257,13 +271,21 @@ def _batch_norm(situation: Situation, chosen: Chosen) -> Answer:
         return "batch", "a random start has no statistics to keep", "random-start"
     if chosen["preset"] == "auto" and chosen["tune"] == "all" and _is_far(situation):
         assert situation.survey is not None
-        told = f"the pictures are far from the pretraining ones (variances differ by a factor of e^{situation.survey.distance:.2f})"
-        return "batch", told, "far-pictures"
+        told = (
+            "statistics of their own but for the stem: the pictures are far from the pretraining ones "
+            f"(variances differ by a factor of e^{situation.survey.distance:.2f})"
+        )
+        return "body", told, "far-pictures"
     return (
         "frozen",
         "the fitted head goes on with the features it was fitted to, and few epochs suffice",
         "auto-batch-norm",
     )
+
+
+def _may_be_turned(situation: Situation) -> bool:
+    """Whether the pictures have no upright side; where nobody looked, no."""
+    return situation.survey is not None and situation.survey.upright_share < ANY_BELOW
 
 
 def _is_far(situation: Situation) -> bool:
@@ -273,7 +295,7 @@ def _is_far(situation: Situation) -> bool:
 
 
 def _tie(_: Situation, chosen: Chosen) -> Answer:
-    if chosen["preset"] == "auto" and chosen["weights"] != "random" and chosen["batch_norm"] == "batch":
+    if chosen["batch_norm"] == "body":
         return (
             "fine-tuned",
             "frozen features were learned on other pictures; where validation cannot tell, test pictures could",
@@ -283,7 +305,7 @@ def _tie(_: Situation, chosen: Chosen) -> Answer:
 
 
 def _head_start(_: Situation, chosen: Chosen) -> Answer:
-    if chosen["batch_norm"] == "batch":
+    if chosen["batch_norm"] != "frozen":
         return "zero", "a head fitted to frozen features does not fit those that batch statistics give", "head-start"
     return "fitted", "from the baseline's head on, no epoch is spent on finding one", "head-start"
 
@@ -293,6 +315,8 @@ def _blend(_: Situation, chosen: Chosen) -> Answer:
         return False, "random weights are no place to go back to", "random-start"
     if chosen["preset"] != "auto":
         return False, "the guide keeps the fine-tuned weights as they are", f"preset-{chosen['preset']}"
+    if chosen["batch_norm"] == "body":
+        return False, "with statistics of their own the fine-tuned weights did best as they are", "far-pictures"
     return (
         True,
         "how far to go from the pretrained weights is chosen on validation; less far often answers better",
@@ -340,6 +364,7 @@ RULES: Mapping[str, Rule] = {
     "learning_rate": _learning_rate,
     "epochs": _epochs,
     "layer_decay": _layer_decay,
+    "head_factor": _head_factor,
     "weight_decay": _weight_decay,
     "warmup_share": _warmup_share,
     "label_smoothing": _label_smoothing,

@@ -15,7 +15,6 @@ from foldertune.models import build
 from foldertune.models.network import Network
 from foldertune.training.optimizer import (
     Schedule,
-    freeze_batch_norms,
     freeze_below,
     make_optimizer,
     parameter_groups,
@@ -99,6 +98,17 @@ def test_parameter_groups_decay_rates_by_stage_below_the_head(network: Network) 
         assert group["peak"] == pytest.approx(0.2 * 0.5 ** (network.num_stages - stage))
 
 
+def test_parameter_groups_give_the_head_alone_its_factor(network: Network) -> None:
+    groups = parameter_groups(
+        network, first_stage=0, learning_rate=0.2, layer_decay=0.5, weight_decay=0.1, head_factor=10.0
+    )
+    head = {id(value) for _, value in network.stage_parameters(network.num_stages)}
+    for group in groups:
+        of_the_head = {id(value) in head for value in group["params"]}  # type: ignore[attr-defined]
+        assert of_the_head == {group["peak"] == 2.0}
+        assert of_the_head == {True} or float(group["peak"]) <= 0.1  # type: ignore[arg-type]
+
+
 def test_parameter_groups_decay_weights_but_not_biases_and_norms(network: Network) -> None:
     groups = parameter_groups(network, first_stage=0, learning_rate=0.2, layer_decay=0.7, weight_decay=0.1)
     names = {id(value): name for name, value in network.named_parameters()}
@@ -159,12 +169,3 @@ def test_freeze_below_gives_gradients_only_above(network: Network, first_stage: 
         assert (value.grad is not None) == (network.stage_of(name) >= first_stage), name
     freeze_below(network, 0)
     assert all(value.requires_grad for value in network.parameters())
-
-
-def test_freeze_batch_norms_leaves_statistics_as_they_are(network: Network) -> None:
-    network.train()
-    freeze_batch_norms(network)
-    before = {name: value.clone() for name, value in network.named_buffers()}
-    network(ramp_pictures(32))
-    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
-    assert network.training

@@ -251,12 +251,13 @@ def test_pack_pictures_second_time_opens_no_picture(folder: Path, tmp_path: Path
 def test_pack_canvases_are_whole_pictures_of_one_size(folder: Path, tmp_path: Path) -> None:
     pictures = look(folder).pictures
     pack = finish(pack_canvases(folder, pictures, SMALL, cache=tmp_path, workers=2))
-    assert canvas_size(pictures, SMALL) == (24, 18)  # pictures of 8 x 6, the shorter side as the resize makes it
-    assert pack.read_all().shape == (80, 18, 24, 3)
+    assert canvas_size(pictures, SMALL) == (8, 6)  # as they are
+    assert pack.read_all().shape == (80, 6, 8, 3)
+    assert np.array_equal(pack.read_all()[5], decode((folder / pictures[5].path).read_bytes()))
 
 
 @pytest.mark.parametrize(
-    ("sizes", "expected"), [([(100, 100)], (18, 18)), ([(10, 1000)], (18, 36)), ([(1000, 10)] * 3 + [(1, 1)], (36, 18))]
+    ("sizes", "expected"), [([(100, 100)], (28, 28)), ([(10, 1000)], (10, 20)), ([(1000, 10)] * 3 + [(1, 1)], (20, 10))]
 )
 def test_canvas_size_is_bounded(sizes: list[tuple[int, int]], expected: tuple[int, int]) -> None:
     pictures = [Picture(row, "", "", width=width, height=height) for row, (width, height) in enumerate(sizes)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldertune.errors import SettingsError
-from foldertune.forecast import LEAST_TRAVEL, Probe, Situation, Survey
+from foldertune.forecast import LEAST_TRAVEL, SETTLED_PICTURES, Probe, Situation, Survey
 from foldertune.machine import Machine
 from foldertune.planning import RULES, decide
 from foldertune.settings import RANGES, TrainSettings, check_settings
@@ -184,6 +184,12 @@ def test_decide_forecast_adds_up_what_the_probe_measured() -> None:
     assert longer is not None
     one_epoch_s = 700 / PROBE.train_per_s + 142 / PROBE.validate_per_s
     assert 60 * (longer.minutes - forecast.minutes) == pytest.approx(one_epoch_s, rel=1e-6)
+    far = [situation(1_000, TUNED_WHOLE, PROBE, survey=FAR), {**settings, "epochs": 5}, {**settings, "epochs": 6}]
+    spans = [decide(far[0], chosen).forecast for chosen in far[1:]]  # type: ignore[arg-type]
+    assert spans[0] is not None
+    assert spans[1] is not None
+    settled_s = SETTLED_PICTURES / PROBE.validate_per_s  # statistics are measured before each validation
+    assert 60 * (spans[1].minutes - spans[0].minutes) == pytest.approx(one_epoch_s + settled_s, rel=1e-6)
 
 
 def test_decide_too_little_memory_or_disk_warns_with_what_to_do() -> None:
@@ -235,9 +241,21 @@ TUNED_WHOLE = replace(CPU, bf16=True)
 def test_pictures_far_from_the_pretraining_ones_get_a_head_and_statistics_of_their_own() -> None:
     plan = decide(situation(800, TUNED_WHOLE, survey=FAR), {})
     chosen = [plan[name] for name in ("batch_norm", "head_start", "augmentation", "layer_decay", "tie")]
-    assert chosen == ["batch", "zero", "standard", 1.0, "fine-tuned"]
+    assert chosen == ["body", "zero", "standard", 1.0, "fine-tuned"]
+    assert (plan["head_factor"], plan["blend"]) == (10.0, False)
+    assert plan["learning_rate"] == 2e-4
     reasons = {one.setting: one.reason for one in plan.decisions}
     assert "e^0.57" in reasons["batch_norm"]
+
+
+def test_far_pictures_without_an_upright_side_are_turned_instead_of_coloured() -> None:
+    plan = decide(situation(800, TUNED_WHOLE, survey=Survey(0.25, 0.48)), {})
+    assert [plan[name] for name in ("augmentation", "orientation", "learning_rate")] == ["light", "any", 3e-4]
+
+
+def test_far_pictures_that_may_be_turned_get_more_time() -> None:
+    plans = [decide(situation(800, TUNED_WHOLE, PROBE, survey=Survey(share, 0.48)), {}) for share in (0.25, 0.9)]
+    assert plans[0]["epochs"] > plans[1]["epochs"]
 
 
 @pytest.mark.parametrize(

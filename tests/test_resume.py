@@ -145,6 +145,7 @@ def test_t1_the_state_holds_weights_optimizer_best_account_and_random_numbers(
 COURSES: dict[str, dict[str, Any]] = {
     "accumulate, average, sampling": {"accumulate": 3, "ema": True, "imbalance": "sampling", "epochs": 3},
     "sgd, batch statistics, weights": {"optimizer": "sgd", "batch_norm": "batch", "imbalance": "weights", "epochs": 2},
+    "body statistics": {"batch_norm": "body", "eval_steps": 1, "epochs": 2},
     "average, batch statistics": {"accumulate": 2, "ema": True, "batch_norm": "batch", "eval_steps": 2, "epochs": 3},
 }
 

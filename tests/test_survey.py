@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from foldertune.data.augment import STRENGTHS, augment, draw, extents, strength_of
+from foldertune.data.augment import STRENGTHS, Sampling, augment, draw, extents, strength_of
 from foldertune.models import build
 from foldertune.preprocess import Preprocess
 from foldertune.training.survey import distance, survey, upright_share
@@ -118,7 +118,9 @@ def test_quarter_turns_give_each_of_the_four_about_as_often_and_change_no_pixel_
     affine, colour = draw(still, rows, seed=1, epoch=1, windows=extents([(8, 8)] * len(rows), "crop"))
     picture = np.random.default_rng(2).integers(0, 255, (8, 8, 3), np.uint8)
     batch = torch.from_numpy(picture).expand(len(rows), -1, -1, -1)
-    found = augment(batch, torch.from_numpy(affine), torch.from_numpy(colour), out_px=8, fill=torch.zeros(3))
+    found = augment(
+        batch, torch.from_numpy(affine), torch.from_numpy(colour), fill=torch.zeros(3), sampling=Sampling(8)
+    )
     turned = [torch.from_numpy(np.rot90(picture, turns).copy()).permute(2, 0, 1).float() / 255 for turns in range(4)]
     which = [[turns for turns in range(4) if torch.allclose(one, turned[turns], atol=1e-4)] for one in found]
     assert all(len(matches) == 1 for matches in which)

@@ -20,7 +20,7 @@ from folders import state_of
 from safetensors import safe_open
 
 import foldertune
-from foldertune import api
+from foldertune import api, planning
 from foldertune.models.config import read_config
 from foldertune.records import SPLITS, Event, Interval, plain
 from foldertune.run import SCHEMA
@@ -136,7 +136,6 @@ def test_train_writes_a_plan_with_reasons_and_a_history_and_events(run: foldertu
         "planned",
         "baseline",
         "epoch",
-        "blended",
         "kept",
         "evaluated",
         "finished",
@@ -263,6 +262,7 @@ def test_resume_after_the_kept_model_was_written_ends_with_the_same_bits(
 ) -> None:
     """The way back to the pretrained weights must not lead to a model that was on this way already."""
     kept = Verdict("fine-tuned", Interval(0.1, 0.0, 0.2), 2.0, "The fine-tuned model is kept.")
+    monkeypatch.setattr(planning, "FAR_FROM", math.inf)  # far pictures go no way back
     monkeypatch.setattr(blend, "SHARES", (0.5,))
     monkeypatch.setattr(verdict, "judge", lambda *_, **__: kept)
     whole = foldertune.train(photographs, run=tmp_path / "whole", **quick)
@@ -271,6 +271,7 @@ def test_resume_after_the_kept_model_was_written_ends_with_the_same_bits(
     next(told for told in going if isinstance(told, Event) and told.kind == "evaluated")
     going.close()
     foldertune.resume(started.path)
+    assert "blended" in {told["kind"] for told in lines(whole.path / "events.jsonl")}
     assert (started.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
     assert list((started.path / "checkpoints").iterdir()) == []
 

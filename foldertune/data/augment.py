@@ -19,6 +19,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from foldertune.preprocess import Interpolation
+
 
 @dataclass(frozen=True, slots=True)
 class Strength:
@@ -53,9 +55,17 @@ STRENGTHS: dict[str, Strength] = {
         random_operations=2,
     ),
 }
-# Bilinear sampling off the pixel grid blurs: networks then learned from softer pictures than they were asked about, and
-# answered worse the longer they learned (docs/log.md). Bicubic keeps the sharpness that the prepared pictures have.
-RESAMPLING = "bicubic"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How pixels of a canvas become those of the square: its side, the filter, and samples per pixel and side."""
+
+    out_px: int
+    interpolation: Interpolation = "bilinear"
+    oversampling: int = 1
+
+
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
@@ -96,14 +106,36 @@ def draw(
     return affine, colour
 
 
-def augment(pictures: Tensor, affine: Tensor, colour: Tensor, *, out_px: int, fill: Tensor) -> Tensor:
-    """Apply drawn changes. pictures (B, H, W, 3) uint8 canvases -> (B, 3, out_px, out_px) float in [0, 1]; outside is `fill` (3,)."""
+def augment(
+    pictures: Tensor,
+    affine: Tensor,
+    colour: Tensor,
+    *,
+    fill: Tensor,
+    sampling: Sampling,
+) -> Tensor:
+    """Apply drawn changes: one resampling with the filter that `prepare` uses, so that training sees pictures as sharp as
+    those that it is asked about. Where the two differed, X-rays were answered worse the longer the network learned (docs/log.md).
+
+    pictures: (B, H, W, 3) uint8 canvases.
+    Returns (B, 3, out_px, out_px) float in [0, 1]; outside of the canvas is `fill` (3,).
+    """
     background = fill.view(1, 3, 1, 1)
     x = pictures.permute(0, 3, 1, 2).float() / 255 - background  # zero padding then means the fill colour
-    grid = F.affine_grid(affine, [len(pictures), 3, out_px, out_px], align_corners=False)
-    x = F.grid_sample(x, grid, mode=RESAMPLING, padding_mode="zeros", align_corners=False) + background
+    side = sampling.out_px * sampling.oversampling
+    grid = F.affine_grid(affine, [len(pictures), 3, side, side], align_corners=False)
+    # Up to the border the outermost pixels go on, as a resize has it; without this the fill would shine through them.
+    edge = 1 - 1 / torch.tensor([x.shape[3], x.shape[2]], device=x.device)
+    grid = torch.where(grid.abs() <= 1, grid.clamp(-edge, edge), grid)
+    x = F.grid_sample(x, grid, mode=sampling.interpolation, padding_mode="zeros", align_corners=False)
+    x = F.avg_pool2d(x, sampling.oversampling) + background
     flat = torch.baddbmm(colour[:, :, 3:], colour[:, :, :3], x.flatten(2))
     return flat.view_as(x).clamp_(0, 1)
+
+
+def oversampling_of(canvas_px: int, out_px: int) -> int:
+    """Samples per output pixel and side that a canvas of this shorter side asks for, so that no pixel of it is passed over."""
+    return max(1, math.ceil(canvas_px / out_px - 0.05))
 
 
 def _draw_affine(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foldertune.data.augment import Strength, augment, draw, extents
+from foldertune.data.augment import Sampling, Strength, augment, draw, extents, oversampling_of
 from foldertune.data.pack import Pack
 from foldertune.preprocess import Preprocess
 from foldertune.records import Picture
@@ -71,6 +71,8 @@ class CanvasSource:
         self._windows = extents([(picture.width, picture.height) for picture in pictures], preprocess.fit)
         self._mean, self._std = _statistics(preprocess, device)
         self._fill = torch.tensor(preprocess.fill, device=device) / 255
+        side = preprocess.image_size
+        self._sampling = Sampling(side, preprocess.interpolation, oversampling_of(min(pack.shape[:2]), side))
         self.num_pictures = pack.num_records
 
     def batch(self, places: NDArray[np.int64], epoch: int) -> Tensor:
@@ -92,8 +94,8 @@ class CanvasSource:
             torch.from_numpy(self._pack.read(places)).to(self._device),
             torch.from_numpy(affine).to(self._device),
             torch.from_numpy(colour).to(self._device),
-            out_px=self._preprocess.image_size,
             fill=self._fill,
+            sampling=self._sampling,
         )
 
 

@@ -29,7 +29,10 @@ from foldertune.run import fsync_folder
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-_READING = 2  # raised whenever decoding or preparing gives other pixels: packs of earlier versions are then made again
+# Closer to the network's square the second resampling of a large picture would blur; farther from it two samples a pixel,
+# which is what augmentation takes, are too few.
+_CANVAS_OVER_SQUARE = 1.75
+_READING = 3  # raised whenever decoding or preparing gives other pixels: packs of earlier versions are then made again
 
 
 @dataclass(frozen=True)
@@ -222,8 +225,8 @@ def pack_canvases(
 ) -> Work[Pack]:
     """Every whole picture at one size, for augmentation to cut from: records of (H, W, 3) uint8.
 
-    The shorter side is what the network's resize would make it; the aspect ratio is the median of the pictures', so that
-    most are not distorted, and the affine map of the augmentation undoes what distortion there is.
+    The sides are the medians of the pictures' own, so that most are stored as they are and resampled once, by the augmentation;
+    large ones are reduced to 1.75 times the network's square. The affine map undoes what distortion there is.
     """
     width, height = canvas_size(pictures, preprocess)
     key = pack_key(pictures, kind="canvases", size=[width, height], interpolation=preprocess.interpolation)
@@ -248,7 +251,8 @@ def canvas_size(pictures: Sequence[Picture], preprocess: Preprocess) -> tuple[in
     """(width, height) of the stored canvases, in pixels."""
     ratio = float(np.median([picture.width / picture.height for picture in pictures]))
     ratio = min(max(ratio, 0.5), 2.0)
-    shorter = preprocess.resized_px
+    own = int(np.median([min(picture.width, picture.height) for picture in pictures]))
+    shorter = min(own, round(_CANVAS_OVER_SQUARE * preprocess.image_size))
     return (round(shorter * ratio), shorter) if ratio >= 1 else (shorter, round(shorter / ratio))
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foldertune.data.augment import RESAMPLING
 from foldertune.data.loader import CanvasSource
 from foldertune.data.pack import Pack, PackWriter, find_pack, pack_key
 from foldertune.engines import Engine
@@ -59,8 +58,8 @@ class Extraction:
         """
         rows = [picture.row for picture in pictures]  # augmentation is drawn by them
         key = pack_key(
-            pictures, kind="views", views=num_views, augmentation=asdict(source.strength), resampling=RESAMPLING,
-            seed=seed, rows=rows, **self._identity,
+            pictures, kind="views", views=num_views, augmentation=asdict(source.strength), seed=seed, rows=rows,
+            **self._identity,
         )  # fmt: skip
 
         def pixels(places: NDArray[np.int64], view: int) -> NDArray[np.uint8]:

@@ -16,12 +16,15 @@ from foldertune.data.loader import ActivationSource, CanvasSource, PictureSource
 from foldertune.data.pack import pack_canvases
 from foldertune.engines import make_engine
 from foldertune.engines.torch import Graph
+from foldertune.errors import InterruptedRunError
+from foldertune.forecast import SETTLED_IN_THE_END
 from foldertune.records import EpochRecord, Event, Plan, Progress, Split, Work
 from foldertune.run import event
 from foldertune.training.baseline import Material
 from foldertune.training.blend import blend
 from foldertune.training.features import Extraction
 from foldertune.training.loop import Fitted, fit
+from foldertune.training.statistics import adapting_norms, measure_statistics, sample
 from foldertune.training.trainer import Course, Labelled, autocast
 
 if TYPE_CHECKING:
@@ -71,11 +74,26 @@ def fine_tune(
     val = yield from _validation_source(place, plan, course)
     fitted = yield from fit(place.network, course, train, val, folder=folder, stop=stop)
     place.network.load_state_dict(fitted.tensors, strict=False)
+    if not _settled(place.network, train, course, stop):
+        raise InterruptedRunError(
+            f"Interrupted after the last epoch, which is saved. Go on with `foldertune train --resume {folder.parent}`.",
+            128 + stop.signal,
+        )
     if plan["blend"]:
         start = load_file(place.baseline)
         share = blend(place.network, start, lambda: _logits(place.network, val, course), val.labels)
         yield event("blended", share=share)
     return fitted
+
+
+def _settled(network: Network, train: Labelled, course: Course, stop: StopRequest) -> bool:
+    """Measure the statistics for the weights that are kept, on more pictures than for each validation; False if interrupted."""
+    norms = adapting_norms(network, course.batch_norm)
+    if not norms:
+        return True
+    places = sample(train.labels, SETTLED_IN_THE_END, seed=course.seed)
+    with autocast(course):
+        return measure_statistics(network, norms, train.unchanged or train.source, places, stop=stop)
 
 
 def _logits(network: Network, val: Labelled, course: Course) -> NDArray[np.float32]:
@@ -101,7 +119,8 @@ def _training_source(place: Workplace, plan: Plan, course: Course) -> Work[Label
             seed=course.seed,
         )
         return Labelled(_activations(pack, len(labels), course), labels)
-    return Labelled(full, labels)
+    unchanged = PictureSource(place.material.packs["train"], place.preprocess, device=course.device)
+    return Labelled(full, labels, unchanged)
 
 
 def _canvas_source(place: Workplace, plan: Plan, course: Course) -> Work[CanvasSource]:

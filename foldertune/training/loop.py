@@ -145,12 +145,14 @@ def _close_epoch(
     accuracy: float | None = None
     best = False
     last = account.epoch == course.epochs or account.elapsed_s > course.deadline_s
-    if len(val.labels) and (last or account.epoch % course.eval_steps == 0):
+    due = last or account.epoch % course.eval_steps == 0
+    # Interrupted from here on, the state stands at the end of the epoch, and does all of this again when resumed.
+    if due and not trainer.settle(stop):
+        raise _interrupted(trainer, folder, stop)
+    if due and len(val.labels):
         found = validate(trainer, val, stop=stop)
         if found is None:
-            raise _interrupted(
-                trainer, folder, stop
-            )  # the state stands at the end of the epoch, and validates when resumed
+            raise _interrupted(trainer, folder, stop)
         loss, accuracy = found
         if not math.isfinite(loss):
             trainer.mark()  # the epoch's last step is done

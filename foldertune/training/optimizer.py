@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 if TYPE_CHECKING:
     from foldertune.models.network import Network
@@ -30,17 +29,24 @@ class Schedule:
 
 
 def parameter_groups(
-    network: Network, *, first_stage: int, learning_rate: float, layer_decay: float, weight_decay: float
+    network: Network,
+    *,
+    first_stage: int,
+    learning_rate: float,
+    layer_decay: float,
+    weight_decay: float,
+    head_factor: float = 1.0,
 ) -> list[dict[str, object]]:
     """The parameters that learn, one group per stage and kind, in a fixed order.
 
     first_stage: the lowest stage that learns.   layer_decay: each stage's rate over that of the stage above it, in (0, 1].
+    head_factor: rate of the head over `learning_rate`.
     Biases and normalisation scales are not decayed: they do not over-fit, and decay would shift the pretrained statistics.
     """
     groups: list[dict[str, object]] = []
     top = network.num_stages  # the head
     for stage in range(first_stage, top + 1):
-        rate = learning_rate * layer_decay ** (top - stage)
+        rate = learning_rate * (head_factor if stage == top else layer_decay ** (top - stage))
         parameters = [parameter for _, parameter in network.stage_parameters(stage)]
         for decay, members in (
             (weight_decay, [value for value in parameters if value.ndim > 1]),
@@ -55,7 +61,7 @@ def make_optimizer(name: str, groups: list[dict[str, object]]) -> torch.optim.Op
     """adamw, or sgd with Nesterov momentum 0.9."""
     if name == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=0.0, foreach=True)
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
@@ -70,10 +76,3 @@ def freeze_below(network: Network, first_stage: int) -> None:
     for stage in range(network.num_stages):
         for _, parameter in network.stage_parameters(stage):
             parameter.requires_grad_(stage >= first_stage)
-
-
-def freeze_batch_norms(network: nn.Module) -> None:
-    """Batch norms use the pretrained statistics: a batch of 16 estimates them worse than ImageNet did."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()

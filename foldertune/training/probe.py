@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,19 +30,20 @@ _BATCH = 16
 
 
 def measure(
-    network: Network, engine: Engine, course: Course, preprocess: Preprocess, *, start_s: float, decode_per_s: float
+    network: Network, engine: Engine, course: Course, preprocess: Preprocess, *, canvas: tuple[int, int]
 ) -> Probe:
     """Pictures per second of each part; the network's weights come out as they went in.
 
-    start_s: seconds that loading the network and compiling the engine took.   decode_per_s: as the look at the folder found.
+    canvas: (width, height) of the pictures that training cuts from.
+    Of starting and decoding nothing is known here: the caller, who did both, puts it in.
     """
     side = preprocess.image_size
     pictures = np.zeros((_BATCH, side, side, 3), np.uint8)
     features_per_s = _BATCH / _steady_time(lambda: engine.run(pictures))
-    train_per_s, validate_per_s = _training_rates(network, course, preprocess)
+    train_per_s, validate_per_s = _training_rates(network, course, preprocess, canvas)
     return Probe(
-        start_s=start_s,
-        decode_per_s=decode_per_s,
+        start_s=0.0,
+        decode_per_s=math.inf,
         features_per_s=features_per_s,
         train_per_s=train_per_s,
         validate_per_s=validate_per_s,
@@ -49,16 +51,17 @@ def measure(
     )
 
 
-def _training_rates(network: Network, course: Course, preprocess: Preprocess) -> tuple[float, float]:
+def _training_rates(
+    network: Network, course: Course, preprocess: Preprocess, canvas: tuple[int, int]
+) -> tuple[float, float]:
     """Training steps at rate 0 change no weight; gradients and optimizer state are dropped with the trainer."""
     places, labels = (
         np.arange(course.batch_size),
         torch.zeros(course.batch_size, dtype=torch.int64, device=course.device),
     )
-    source = _blank_source(network, course, preprocess)
+    source = _blank_source(network, course, preprocess, canvas)
     trainer = Trainer(network, course, Labelled(source, np.zeros(course.batch_size, np.int64)))
     x = source.batch(places, 0)
-    network.eval()
 
     def step() -> None:  # with the making of the batch, as training on a processor does it
         trainer.micro_batch(source.batch(places, 0), labels, share=1.0)
@@ -68,16 +71,19 @@ def _training_rates(network: Network, course: Course, preprocess: Preprocess) ->
         with torch.inference_mode(), trainer.autocast():
             network.classify(network.pool(network.run_stages(x, first=course.first_stage)))
 
+    trainer.learning_mode()
     training = course.batch_size / _steady_time(step)
+    trainer.go_back()  # the statistics of batch norms have seen black pictures
+    network.eval()
     return training, course.batch_size / _steady_time(look)
 
 
-def _blank_source(network: Network, course: Course, preprocess: Preprocess) -> Source:
+def _blank_source(network: Network, course: Course, preprocess: Preprocess, canvas: tuple[int, int]) -> Source:
     """Black pictures, augmented as in training; above the first stage, activations of zeros."""
     if course.first_stage == 0:
-        side = preprocess.resized_px
-        pictures = [Picture(row, "", "", width=side, height=side) for row in range(course.batch_size)]
-        canvases = cast("Pack", _BlankPack((side, side, 3)))
+        width, height = canvas
+        pictures = [Picture(row, "", "", width=width, height=height) for row in range(course.batch_size)]
+        canvases = cast("Pack", _BlankPack((height, width, 3)))
         return CanvasSource(
             canvases, pictures, preprocess, strength=STRENGTHS["standard"], seed=course.seed, device=course.device
         )

@@ -14,20 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foldertune.data.loader import Source
+from foldertune.forecast import SETTLED_PICTURES
 from foldertune.training.checkpoint import State, flatten, optimizer_tensors, restore_optimizer, unflatten
 from foldertune.training.optimizer import (
     Schedule,
-    freeze_batch_norms,
     freeze_below,
     make_optimizer,
     parameter_groups,
     set_rate,
 )
+from foldertune.training.statistics import adapting_norms, learning_mode, measure_statistics, sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from foldertune.models.network import Network
+    from foldertune.run import StopRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class Course:
     optimizer: str = "adamw"
     layer_decay: float = 1.0
     weight_decay: float = 0.01
+    head_factor: float = 1.0
     warmup_share: float = 0.1
     label_smoothing: float = 0.0
     clip_norm: float = 1.0
@@ -48,9 +51,7 @@ class Course:
     eval_steps: int = 1
     early_stop: int = 0
     imbalance: str = "none"
-    batch_norm: str = (
-        "frozen"  # "frozen": the pretrained statistics; "batch": those of each batch, as from a random start
-    )
+    batch_norm: str = "frozen"  # which batch norms take the statistics of each batch: statistics.adapting_norms
     ema: bool = False
     precision: str = "float32"
     device: str = "cpu"
@@ -62,10 +63,14 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A source with the class number of each of its pictures: labels (N,)."""
+    """A source with the class number of each of its pictures: labels (N,).
+
+    unchanged: the same pictures as validation would see them, where training changes them.
+    """
 
     source: Source
     labels: NDArray[np.int64]
+    unchanged: Source | None = None
 
 
 @dataclass(slots=True)
@@ -110,13 +115,14 @@ class Trainer:
     def __init__(self, network: Network, course: Course, train: Labelled) -> None:
         self.network = network.to(course.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.course = course
+        self.train = train
         freeze_below(network, course.first_stage)
         self.learning = {name: value for name, value in network.named_parameters() if value.requires_grad}
         # Running statistics that change while learning are part of the state, like weights.
-        self.statistics = dict(network.named_buffers()) if course.batch_norm == "batch" else {}
+        self.statistics = dict(network.named_buffers()) if course.batch_norm != "frozen" else {}
         groups = parameter_groups(
             network, first_stage=course.first_stage, learning_rate=course.learning_rate,
-            layer_decay=course.layer_decay, weight_decay=course.weight_decay,
+            layer_decay=course.layer_decay, weight_decay=course.weight_decay, head_factor=course.head_factor,
         )  # fmt: skip
         self.optimizer = make_optimizer(course.optimizer, groups)
         self.steps_per_epoch = math.ceil(len(train.labels) / (course.batch_size * course.accumulate))
@@ -132,9 +138,7 @@ class Trainer:
         self.mark()
 
     def learning_mode(self) -> None:
-        self.network.train()
-        if self.course.batch_norm == "frozen":
-            freeze_batch_norms(self.network)
+        learning_mode(self.network, self.course.batch_norm)
 
     def mark(self) -> None:
         """Remember the start of a step; weights and optimizer need no copy, only the end of a step changes them."""
@@ -191,6 +195,16 @@ class Trainer:
             yield
         finally:
             self._copy_in(kept)
+
+    def settle(self, stop: StopRequest) -> bool:
+        """Measure the statistics of batch norms for the weights that validation judges; False if asked to stop on the way."""
+        if not self.statistics:
+            return True
+        train = self.train
+        places = sample(train.labels, SETTLED_PICTURES, seed=self.course.seed)
+        with self.judged(), self.autocast():
+            norms = adapting_norms(self.network, self.course.batch_norm)
+            return measure_statistics(self.network, norms, train.unchanged or train.source, places, stop=stop)
 
     def keep_if_best(self, loss: float, accuracy: float) -> bool:
         """Best is the highest validation accuracy; the lower log loss breaks ties."""
