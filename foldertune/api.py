@@ -205,6 +205,8 @@ def _wish(folder: AnyPath, settings: AnyPath | None, given: Any) -> Wish:
     from_file = read_settings(Path(settings)) if settings is not None else {}
     typed = check_settings(given)
     merged = check_settings({**from_file, **typed})
+    if merged.get("device") == "auto":
+        del merged["device"]  # the plan finds one, and names it
     sources = {name: "user" if name in typed else "file" for name in merged}
     return Wish(Path(folder).absolute(), merged, sources)
 

@@ -18,6 +18,7 @@ from foldertune.records import Forecast
 LEAST_TRAVEL = 0.015
 # Pictures on which the statistics of batch norms are measured: before each validation, and in the end (training/statistics.py).
 SETTLED_PICTURES, SETTLED_IN_THE_END = 192, 1024
+CLOSING_S = 10.0  # fitting the head, compiling the last engine, figures, report; 8 to 14 on 800 to 1,800 pictures
 Chosen = Mapping[str, Any]  # what a plan has decided so far: setting -> value
 
 
@@ -39,6 +40,7 @@ class Survey:
 
     upright_share: float  # how often it tells which way up a picture is; 0.25 is a guess
     distance: float | None  # from the pretraining pictures, 0 is none; None for networks without batch norms
+    grey: bool = False  # the pictures have no colours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +78,17 @@ def seconds_of(situation: Situation, chosen: Chosen) -> float:
     num_validations = math.ceil(epochs / chosen.get("eval_steps", 1))
     looks = situation.num_pictures / probe.decode_per_s * 2  # once to look, once to prepare
     features = situation.num_pictures / probe.features_per_s
-    views = max(0, chosen["views"] - 1) * situation.num_train / probe.features_per_s
+    views = (chosen["views"] * situation.num_train + bool(chosen["views"]) * situation.num_val) / probe.features_per_s
     learning = epochs * situation.num_train / probe.train_per_s
     settled = last = 0
     if chosen["batch_norm"] != "frozen" and epochs:
         settled, last = (min(count, situation.num_train) for count in (SETTLED_PICTURES, SETTLED_IN_THE_END))
     validating = (num_validations * (situation.num_val + settled) + last) / probe.validate_per_s
-    seconds: float = probe.start_s + looks + features + views + learning + validating
+    num_test = situation.num_pictures - situation.num_train - situation.num_val
+    # The answers of the kept model, in float32; in the end figures and files. Where weights are blended, three looks more.
+    closing = 2 * (situation.num_val + num_test) / probe.features_per_s + CLOSING_S
+    closing += 3 * bool(chosen.get("blend") and epochs) * situation.num_val / probe.validate_per_s
+    seconds: float = probe.start_s + looks + features + views + learning + validating + closing
     return seconds
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from foldertune.data.folder import scan
 from foldertune.data.split import split_pictures
 from foldertune.data.table import dataset_facts, read_dataset, write_dataset
-from foldertune.errors import InterruptedRunError, MissingError
-from foldertune.forecast import Probe, Situation, Survey
+from foldertune.errors import DataError, InterruptedRunError, MissingError
+from foldertune.forecast import SETTLED_IN_THE_END, SETTLED_PICTURES, Probe, Situation, Survey
 from foldertune.machine import Machine, cache_folder, find_machine, keep_freed_memory, num_cores
 from foldertune.planning import DEFAULT_MODEL, DEFAULT_WEIGHTS, decide
 from foldertune.records import Dataset, EpochRecord, Event, Plan, Progress
@@ -86,12 +86,12 @@ def _steps(trip: Trip) -> Journey[None]:
     yield event("started", folder=str(wish.folder), run=str(run.path))
 
     weights = yield from find_weights(wish)
-    machine = find_machine(wish.settings.get("device", "auto"), run_folder=run.path)
+    known = run.read_plan() if run.plan_json.exists() else None
+    machine = find_machine(known["device"] if known else wish.settings.get("device", "auto"), run_folder=run.path)
     dataset, decode_per_s = yield from look_once(run, wish)
-    known = run.read_plan() if run.plan_json.exists() else decide(situation_of(dataset, machine), wish.settings)
+    known = known or decide(situation_of(dataset, machine), wish.settings)
     bench = open_bench(known.values(), weights, dataset, machine)
     plan = yield from make_plan(run, wish, bench, decode_per_s)
-    refuse_too_little(plan, machine)
 
     material, baseline = yield from first_model(run, bench, plan)
     yield from second_model(trip, bench, plan, material, baseline)
@@ -184,8 +184,10 @@ def make_plan(run: RunFolder, wish: Wish, bench: Bench, decode_per_s: float) -> 
     """Decide, measure a few steps of what was decided, decide again. A plan that exists is read: nothing is measured twice."""
     if run.plan_json.exists():
         plan = run.read_plan()
+        refuse_other_weights(run, bench.weights)
     else:
         plan, probe = probed_plan(wish, bench, decode_per_s)
+        refuse_too_little(plan, bench.machine)
         run.update(
             probe=asdict(probe),
             forecast=plan.forecast and asdict(plan.forecast),
@@ -247,6 +249,16 @@ def situation_of(dataset: Dataset, machine: Machine) -> Situation:
         shorter_px=int(np.median([min(picture.width, picture.height) for picture in dataset.readable])),
         machine=machine,
     )
+
+
+def refuse_other_weights(run: RunFolder, weights: ResolvedWeights) -> None:
+    """A run goes on from the weights that it began with: half of one network and half of another would be neither."""
+    began = run.open().get("weights", {}).get("sha256")
+    if began != weights.sha256:
+        raise DataError(
+            f"The weights {weights.source} are not those that {run.path} began with (sha256 {weights.sha256}, then {began}). "
+            "Put the earlier file back, or start a new run."
+        )
 
 
 def refuse_too_little(plan: Plan, machine: Machine) -> None:
@@ -365,15 +377,20 @@ def _deadline_s(trip: Trip, plan: Plan, material: Material) -> float:
     """Seconds that training may take within --max-minutes, decided once: what is left now, less what comes after training."""
     if plan["max_minutes"] is None:
         return math.inf
+    from foldertune.training.blend import SHARES
+
     facts = trip.run.open()
     if "training_deadline_s" not in facts:
         probe = facts["probe"]
-        after = (
-            probe["start_s"]
-            + 10
-            + 1.2 * sum(len(material.labels[split]) for split in ("val", "test")) / probe["features_per_s"]
-        )
-        left = 60 * plan["max_minutes"] - trip.elapsed_s - after
+        num_train, num_val = len(material.labels["train"]), len(material.labels["val"])
+        # Before the first step canvases are decoded, and views of them stored where the plan has some.
+        before = num_train / probe["decode_per_s"] + plan["views"] * (num_train + num_val) / probe["features_per_s"]
+        # After the last one statistics are measured, weights blended, and all answers given once more in float32.
+        settled = SETTLED_PICTURES + min(SETTLED_IN_THE_END, num_train) if plan["batch_norm"] != "frozen" else 0
+        judged = (1 + len(SHARES) * plan["blend"]) * num_val
+        answered = 1.2 * (num_val + len(material.labels["test"])) / probe["features_per_s"]
+        after = (settled + judged) / probe["validate_per_s"] + answered + probe["start_s"] + 10
+        left = 60 * (plan["max_minutes"] - trip.run.minutes_spent()) - before - after
         facts["training_deadline_s"] = max(0.0, left)
         trip.run.update(training_deadline_s=facts["training_deadline_s"])
     return float(facts["training_deadline_s"])

@@ -121,7 +121,7 @@ def find_machine(device: str = "auto", *, run_folder: Path = Path()) -> Machine:
         memory_mib=total,
         free_memory_mib=free,
         device_memory_mib=device_memory,
-        free_disk_mib=free_disk_mib(run_folder),
+        free_disk_mib=min(free_disk_mib(run_folder), free_disk_mib(cache_folder())),
         bf16=bf16,
     )
 

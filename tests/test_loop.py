@@ -341,6 +341,33 @@ def test_validate_judges_the_average_where_one_is_kept_and_gives_the_weights_bac
     assert all(torch.equal(value, before[name]) for name, value in made.network.state_dict().items())
 
 
+@pytest.mark.parametrize("batch_norm", ["batch", "body"])
+def test_fit_with_a_last_batch_of_one_picture_whose_map_is_one_pixel_learns_it_too(
+    tmp_path: Path, batch_norm: str
+) -> None:
+    made = Training(
+        tmp_path / "checkpoints", made_split(tmp_path, 9), made_split(tmp_path, 7, seed=1),
+        course=dataclasses.replace(COURSE, epochs=1, batch_norm=batch_norm),
+    )  # fmt: skip
+    made.run()  # nine in batches of four; at 32 px the last stage of a ResNet has maps of 1 x 1
+    assert [record.step for record in made.records] == [3]
+    assert made.records[0].train_accuracy * 9 == pytest.approx(round(made.records[0].train_accuracy * 9))
+
+
+def test_fit_from_a_later_stage_on_leaves_those_below_as_they_were(tmp_path: Path) -> None:
+    made = training(tmp_path, epochs=1, first_learning=3)
+    before = {name: value.clone() for name, value in made.network.named_parameters()}
+    made.run()
+    for name, value in made.network.named_parameters():
+        assert torch.equal(value, before[name]) == (made.network.stage_of(name) < 3), name
+
+
+def test_fit_tells_the_rate_of_the_layers_not_that_of_the_head(tmp_path: Path) -> None:
+    made = of_the_head(tmp_path, epochs=1, head_factor=10.0, warmup_share=0.0)
+    made.run()
+    assert made.records[0].learning_rate <= COURSE.learning_rate
+
+
 def test_validate_asked_to_stop_gives_nothing(tmp_path: Path) -> None:
     made, stop = of_the_head(tmp_path), StopRequest()
     stop.signal = 15

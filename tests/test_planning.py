@@ -234,7 +234,7 @@ def test_orientation_that_was_not_measured_is_upright_unless_the_user_says_other
 
 # ------------------------------------------------------------------------------------------------------- far pictures
 
-FAR, NEAR = Survey(0.9, 0.57), Survey(0.9, 0.26)
+FAR, NEAR = Survey(0.9, 0.57, grey=True), Survey(0.9, 0.26)
 TUNED_WHOLE = replace(CPU, bf16=True)
 
 
@@ -250,7 +250,8 @@ def test_pictures_far_from_the_pretraining_ones_get_a_head_and_statistics_of_the
 
 def test_far_pictures_without_an_upright_side_are_turned_instead_of_coloured() -> None:
     plan = decide(situation(800, TUNED_WHOLE, survey=Survey(0.25, 0.48)), {})
-    assert [plan[name] for name in ("augmentation", "orientation", "learning_rate")] == ["light", "any", 3e-4]
+    chosen = [plan[name] for name in ("augmentation", "orientation", "learning_rate", "batch_norm", "head_factor")]
+    assert chosen == ["light", "any", 3e-4, "batch", 10.0]
 
 
 def test_far_pictures_that_may_be_turned_get_more_time() -> None:
@@ -274,3 +275,4 @@ def test_other_pictures_go_on_from_the_fitted_head(
 ) -> None:
     plan = decide(situation(800, machine, survey=survey), settings)
     assert (plan["batch_norm"], plan["head_start"], plan["tie"]) == ("frozen", "fitted", "baseline")
+    assert plan["first_learning"] == (2 if survey and machine is TUNED_WHOLE and not settings else 0)

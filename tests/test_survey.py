@@ -11,7 +11,7 @@ import torch
 from foldertune.data.augment import STRENGTHS, Sampling, augment, draw, extents, strength_of
 from foldertune.models import build
 from foldertune.preprocess import Preprocess
-from foldertune.training.survey import distance, survey, upright_share
+from foldertune.training.survey import distance, is_grey, survey, upright_share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,6 +57,15 @@ def test_upright_share_of_features_that_turning_does_not_change_is_a_guess() -> 
 def test_upright_share_of_pictures_without_one_is_about_a_guess() -> None:
     pictures = np.random.default_rng(1).integers(0, 255, (40, 8, 8, 3), np.uint8)
     assert upright_share(Quadrants(), pictures) < 0.4
+
+
+def test_grey_pictures_are_told_from_coloured_ones() -> None:
+    random = np.random.default_rng(0)
+    grey = np.repeat(random.integers(0, 256, (16, 8, 8, 1)), 3, axis=3)
+    tinted = grey + np.array([0, 40, 10])
+    rounded = (grey + random.integers(-1, 2, grey.shape)).clip(0, 255)
+    found = [is_grey(pictures.clip(0, 255).astype(np.uint8)) for pictures in (grey, rounded, tinted)]
+    assert found == [True, True, False]
 
 
 def test_survey_of_a_few_pictures_tells_nothing() -> None:

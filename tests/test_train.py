@@ -21,6 +21,7 @@ from safetensors import safe_open
 
 import foldertune
 from foldertune import api, planning
+from foldertune.errors import DataError
 from foldertune.models.config import read_config
 from foldertune.records import SPLITS, Event, Interval, plain
 from foldertune.run import SCHEMA
@@ -255,6 +256,31 @@ def test_resume_after_the_baseline_ends_with_the_same_answers(
         assert set(whole) == set(resumed)
         assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
     assert asdict(started.evaluate()) == asdict(run.evaluate())
+
+
+def test_resume_with_other_weights_is_refused(photographs: Path, quick: TrainSettings, tmp_path: Path) -> None:
+    weights = tmp_path / "resnet50.safetensors"
+    shutil.copyfile(Path(quick["weights"]), weights)
+    settings = quick.copy()
+    settings["weights"] = str(weights)
+    started = api.start(photographs, run=tmp_path / "run", **settings)
+    going = api.going(started)
+    next(told for told in going if isinstance(told, Event) and told.kind == "planned")
+    going.close()
+    with weights.open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"\x00" if weights.read_bytes()[-1:] != b"\x00" else b"\x01")
+    with pytest.raises(
+        DataError, match=r"are not those that .+ began with .+ Put the earlier file back, or start a new"
+    ):
+        foldertune.resume(started.path)
+
+
+def test_plan_with_the_device_auto_names_the_device(photographs: Path, quick: TrainSettings, place: Path) -> None:
+    settings = quick.copy()
+    settings["device"] = "auto"
+    plan = foldertune.plan(photographs, **settings)
+    assert plan["device"] in ("cpu", "cuda", "mps")
 
 
 def test_resume_after_the_kept_model_was_written_ends_with_the_same_bits(

@@ -75,20 +75,30 @@ def fine_tune(
     fitted = yield from fit(place.network, course, train, val, folder=folder, stop=stop)
     place.network.load_state_dict(fitted.tensors, strict=False)
     if not _settled(place.network, train, course, stop):
-        raise InterruptedRunError(
-            f"Interrupted after the last epoch, which is saved. Go on with `foldertune train --resume {folder.parent}`.",
-            128 + stop.signal,
-        )
+        raise _interrupted(folder, stop)
     if plan["blend"]:
         start = load_file(place.baseline)
-        share = blend(place.network, start, lambda: _logits(place.network, val, course), val.labels)
+
+        def logits() -> NDArray[np.float32]:
+            if stop.signal:
+                raise _interrupted(folder, stop)
+            return _logits(place.network, val, course)
+
+        share = blend(place.network, start, logits, val.labels)
         yield event("blended", share=share)
     return fitted
 
 
+def _interrupted(folder: Path, stop: StopRequest) -> InterruptedRunError:
+    return InterruptedRunError(
+        f"Interrupted after the last epoch, which is saved. Go on with `foldertune train --resume {folder.parent}`.",
+        128 + stop.signal,
+    )
+
+
 def _settled(network: Network, train: Labelled, course: Course, stop: StopRequest) -> bool:
     """Measure the statistics for the weights that are kept, on more pictures than for each validation; False if interrupted."""
-    norms = adapting_norms(network, course.batch_norm)
+    norms = adapting_norms(network, course.batch_norm, first_stage=course.first_stage)
     if not norms:
         return True
     places = sample(train.labels, SETTLED_IN_THE_END, seed=course.seed)

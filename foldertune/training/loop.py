@@ -166,7 +166,7 @@ def _close_epoch(
         train_accuracy=account.correct / max(1, account.place),
         val_loss=loss,
         val_accuracy=accuracy,
-        learning_rate=max(float(group["lr"]) for group in trainer.optimizer.param_groups),
+        learning_rate=course.learning_rate * trainer.schedule.factor(max(0, account.step - 1)),
         gradient_norm=account.largest_norm,
         pictures_per_s=rate,
         elapsed_s=account.elapsed_s,

@@ -72,7 +72,7 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 
 def freeze_below(network: Network, first_stage: int) -> None:
-    """Stages below `first_stage` neither learn nor change their running statistics."""
+    """Stages below `first_stage` do not learn."""
     for stage in range(network.num_stages):
         for _, parameter in network.stage_parameters(stage):
             parameter.requires_grad_(stage >= first_stage)

@@ -37,15 +37,15 @@ def sample(labels: NDArray[np.int64], num_pictures: int, *, seed: int) -> NDArra
     return random.permutation(np.flatnonzero(folds == 0))
 
 
-def adapting_norms(network: Network, batch_norm: str) -> list[nn.BatchNorm2d]:
-    """The batch norms that take the statistics of what they see; all others keep those of the pretraining.
+def adapting_norms(network: Network, batch_norm: str, *, first_stage: int = 0) -> list[nn.BatchNorm2d]:
+    """The batch norms from a stage on that take the statistics of what they see; all others keep those of the pretraining.
 
     "frozen": none, a batch of 16 estimates them worse than ImageNet did.   "batch": all, as from a random start.
     "body": all but the stem's. On grey pictures the stem's channels for colours hardly vary, and dividing by so little makes
     the rest of the network live on rounding: which 192 pictures were measured then moved a tenth of the answers.
     """
     norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    least = {"batch": 0, "body": 1, "frozen": network.num_stages}[batch_norm]
+    least = max(first_stage, {"batch": 0, "body": 1, "frozen": network.num_stages}[batch_norm])
     return [norm for name, norm in norms.items() if network.stage_of(name) >= least]
 
 

@@ -27,13 +27,19 @@ NUM_PICTURES = 32
 _LEAST_PICTURES = 16
 _STRENGTH = 0.01  # of the regression: in the middle of those that the head tries
 _BATCH = 16
+_GREY = 4.0  # of 255; X-rays have 0, the least coloured of clothes and plants over 20
 
 
 def survey(network: Network, engine: Engine, preprocess: Preprocess, pictures: NDArray[np.uint8]) -> Survey | None:
     """engine: the same network, its first output features.   pictures: (N, S, S, 3); fewer than 16 tell nothing: None."""
     if len(pictures) < _LEAST_PICTURES:
         return None
-    return Survey(upright_share(engine, pictures), distance(network, preprocess, pictures))
+    return Survey(upright_share(engine, pictures), distance(network, preprocess, pictures), is_grey(pictures))
+
+
+def is_grey(pictures: NDArray[np.uint8]) -> bool:
+    """Whether the channels of pictures (N, S, S, 3) say the same, but for what storing as JPEG changes."""
+    return float((pictures.max(3) - pictures.min(3)).mean()) < _GREY
 
 
 def upright_share(engine: Engine, pictures: NDArray[np.uint8]) -> float:
@@ -47,7 +53,7 @@ def upright_share(engine: Engine, pictures: NDArray[np.uint8]) -> float:
         engine.run(np.ascontiguousarray(turned[start : start + _BATCH])) for start in range(0, len(turned), _BATCH)
     ]
     features = torch.from_numpy(np.concatenate(parts))
-    features = (features - features.mean(0)) / features.std(0).mean()
+    features = (features - features.mean(0)) / (float(features.std(0).mean()) or 1.0)
     turns = torch.arange(4).repeat_interleave(len(pictures))
     half = torch.arange(len(pictures)).repeat(4) % 2
     correct = 0
@@ -65,6 +71,9 @@ def distance(network: Network, preprocess: Preprocess, pictures: NDArray[np.uint
     """
     from foldertune.engines.torch import Graph
 
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return None
     found: list[float] = []
 
     def note(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -73,11 +82,11 @@ def distance(network: Network, preprocess: Preprocess, pictures: NDArray[np.uint
         here = inputs[0].float().var((0, 2, 3))
         found.append(float((here[alive] / there[alive]).log().abs().clamp(max=3).mean()))
 
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    device = next(network.parameters()).device  # where the engine has put it
     handles = [norm.register_forward_pre_hook(note) for norm in norms]
     try:
-        Graph(network, preprocess, outputs=("features",)).eval()(torch.from_numpy(pictures))
+        Graph(network, preprocess, outputs=("features",)).eval().to(device)(torch.from_numpy(pictures).to(device))
     finally:
         for handle in handles:
             handle.remove()
-    return float(np.mean(found)) if found else None
+    return float(np.mean(found))

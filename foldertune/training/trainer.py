@@ -55,7 +55,8 @@ class Course:
     ema: bool = False
     precision: str = "float32"
     device: str = "cpu"
-    first_stage: int = 0
+    first_stage: int = 0  # the lowest stage that runs: what the source gives is its input
+    first_learning: int = 0  # the lowest stage whose weights learn; those below it run as they are
     workers: int = 0
     save_s: float = 120.0
     deadline_s: float = math.inf  # of training time, all attempts together
@@ -116,12 +117,13 @@ class Trainer:
         self.network = network.to(course.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.course = course
         self.train = train
-        freeze_below(network, course.first_stage)
+        first_learning = max(course.first_stage, course.first_learning)
+        freeze_below(network, first_learning)
         self.learning = {name: value for name, value in network.named_parameters() if value.requires_grad}
         # Running statistics that change while learning are part of the state, like weights.
         self.statistics = dict(network.named_buffers()) if course.batch_norm != "frozen" else {}
         groups = parameter_groups(
-            network, first_stage=course.first_stage, learning_rate=course.learning_rate,
+            network, first_stage=first_learning, learning_rate=course.learning_rate,
             layer_decay=course.layer_decay, weight_decay=course.weight_decay, head_factor=course.head_factor,
         )  # fmt: skip
         self.optimizer = make_optimizer(course.optimizer, groups)
@@ -138,6 +140,7 @@ class Trainer:
         self.mark()
 
     def learning_mode(self) -> None:
+        """Set the network up to learn, as after a validation."""
         learning_mode(self.network, self.course.batch_norm)
 
     def mark(self) -> None:
@@ -153,6 +156,9 @@ class Trainer:
 
     def micro_batch(self, x: Tensor, labels: Tensor, *, share: float) -> tuple[float, int]:
         """Add the gradients of one batch, weighted by its share of the step. Returns (summed loss, number correct)."""
+        alone = len(labels) == 1 and self.network.training
+        if alone:
+            self.network.eval()  # one picture has no statistics worth having, and at 32 px none at all
         with self.autocast():
             features = self.network.pool(self.network.run_stages(x, first=self.course.first_stage))
             logits = self.network.classify(features)
@@ -165,6 +171,8 @@ class Trainer:
         )
         loss = losses.mean()
         self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+        if alone:
+            self.learning_mode()
         return float(loss.detach()) * len(labels), int((logits.argmax(1) == labels).sum())
 
     def step(self) -> float:
@@ -203,7 +211,7 @@ class Trainer:
         train = self.train
         places = sample(train.labels, SETTLED_PICTURES, seed=self.course.seed)
         with self.judged(), self.autocast():
-            norms = adapting_norms(self.network, self.course.batch_norm)
+            norms = adapting_norms(self.network, self.course.batch_norm, first_stage=self.course.first_stage)
             return measure_statistics(self.network, norms, train.unchanged or train.source, places, stop=stop)
 
     def keep_if_best(self, loss: float, accuracy: float) -> bool:
