@@ -27,7 +27,8 @@ NUM_PICTURES = 32
 _LEAST_PICTURES = 16
 _STRENGTH = 0.01  # of the regression: in the middle of those that the head tries
 _BATCH = 16
-_GREY = 4.0  # of 255, mean over pictures; measured: X-rays 0, clothes 43, plants 51, single pictures of these 8 and more
+# Of 255, mean over pictures. Measured: X-rays 0, clothes 43, plants 51; single pictures of the latter two 8 and more.
+_GREY = 4.0
 
 
 def survey(network: Network, engine: Engine, preprocess: Preprocess, pictures: NDArray[np.uint8]) -> Survey | None:
