@@ -49,15 +49,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """One going through a run: its folder, who may ask to stop, and when it began (time.monotonic)."""
+    """One going through a run: its folder, and who may ask to stop."""
 
     run: RunFolder
     stop: StopRequest
-    began: float
-
-    @property
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self.began
 
 
 def journey(run: RunFolder, stop: StopRequest) -> Journey[None]:
@@ -66,7 +61,7 @@ def journey(run: RunFolder, stop: StopRequest) -> Journey[None]:
     Raises InterruptedRunError with the state saved when `stop` asks for it, and the family of errors for everything else.
     """
     with run.locked():
-        for told in _steps(Trip(run, stop, time.monotonic())):
+        for told in _steps(Trip(run, stop)):
             if isinstance(told, Event):
                 run.append_event(told)
             elif stop.signal and told.stage != "train":
