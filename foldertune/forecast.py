@@ -17,7 +17,7 @@ from foldertune.records import Forecast
 # stopped gaining at 0.024 and were 7 points lower at 0.008; X-rays were where they ended at 0.019, and not yet at 0.013.
 LEAST_TRAVEL = 0.015
 # Pictures on which the statistics of batch norms are measured: before each validation, and in the end (training/statistics.py).
-SETTLED_PICTURES, SETTLED_IN_THE_END = 192, 1024
+SETTLED_PICTURES, SETTLED_IN_THE_END = 96, 1024
 CLOSING_S = 10.0  # fitting the head, compiling the last engine, figures, report; a guess, with which five forecasts were within 4 %
 Chosen = Mapping[str, Any]  # what a plan has decided so far: setting -> value
 

@@ -204,7 +204,9 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
     draft = decide(situation, wish.settings, sources=wish.sources)
     course = replace(course_of(draft, deadline_s=0), learning_rate=0.0)
     canvas = canvas_size(bench.dataset.of("train"), bench.preprocess)
-    measured = measure(bench.network, bench.engine, course, bench.preprocess, canvas=canvas)
+    measured = measure(
+        bench.network, bench.engine, course, bench.preprocess, train_size=draft["train_size"], canvas=canvas
+    )
     probe = replace(measured, start_s=bench.start_s, decode_per_s=decode_per_s)
     return decide(replace(situation, probe=probe), wish.settings, sources=wish.sources), probe
 

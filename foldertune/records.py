@@ -158,7 +158,7 @@ class EpochRecord:
     gradient_norm: float  # the largest of the epoch, before clipping
     pictures_per_s: float
     elapsed_s: float
-    best: bool  # the best validated state so far
+    best: bool  # the state to be kept so far
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ RANKS = (
     ("records", "images"),
     ("run", "preprocess", "machine", "settings"),
     ("guide", "forecast"),
+    ("recipe",),
     ("data", "models", "planning", "digits"),
     ("engines",),
     ("evaluation",),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import pytest
 from PIL import Image
 from trainings import made_pictures
 
-from foldertune import cli, terminal
-from foldertune.records import Progress
+from foldertune import cli, machine, terminal
+from foldertune.records import Event, Progress
 from foldertune.training.checkpoint import load_state
 
 SETTINGS = [
@@ -70,6 +71,11 @@ def history_of(run: Path) -> list[dict[str, Any]]:
 
 def signal_at(stage: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the process get a signal when it first tells of this stage."""
+    signal_when(lambda told: isinstance(told, Progress) and told.stage == stage, number, monkeypatch)
+
+
+def signal_when(is_time: Callable[[Any], bool], number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process get a signal when it first tells something that is waited for."""
     real = terminal.show
 
     def show(work: Any) -> Any:
@@ -78,7 +84,7 @@ def signal_at(stage: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatc
             try:
                 while True:
                     told = next(work)
-                    if isinstance(told, Progress) and told.stage == stage and not sent:
+                    if is_time(told) and not sent:
                         sent = True
                         signal.raise_signal(number)
                     yield told
@@ -116,6 +122,55 @@ def test_t9_stopped_at_every_stage_in_turn_the_run_ends_with_the_same_model(
     assert (run / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
     assert history_of(run) == history_of(straight)
     assert list((run / "checkpoints").iterdir()) == []
+
+
+def test_t9_stopped_after_the_last_epoch_the_run_ends_with_the_same_model(
+    pictures: Path, straight: Path, own_cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """While the statistics of batch norms are measured for the weights that are kept."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        signal_when(
+            lambda told: isinstance(told, Event) and told.kind == "epoch" and told.facts["epoch"] == 2,
+            signal.SIGTERM,
+            patch,
+        )
+        code = train(pictures, run, "--epochs", "2")
+    told = capfd.readouterr()
+    assert code == 128 + signal.SIGTERM
+    assert told.err.splitlines()[-1] == (
+        f"foldertune: Interrupted after the last epoch, which is saved. Go on with `foldertune train --resume {run}`."
+    )
+    assert cli.run(["train", "--resume", str(run)]) == 0
+    assert (run / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    assert history_of(run) == history_of(straight)
+
+
+def test_a_disk_without_room_for_cache_or_run_is_refused_before_anything_is_trained(
+    pictures: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "free_disk_mib", lambda path: 120.0 if path == own_cache else 50_000.0)
+    assert train(pictures, tmp_path / "run", "--epochs", "1") == 4
+    told = capfd.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        r"foldertune: The run needs about [\d,]+ MiB of disk and 120 MiB are free\. "
+        r"Free space, or set FOLDERTUNE_CACHE and --run to a disk with more of it\.",
+        told,
+    )
+    assert not (tmp_path / "run" / "history.jsonl").exists()
+
+
+def test_max_minutes_ends_a_run_that_would_take_far_longer(pictures: Path, own_cache: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    began = time.monotonic()
+    assert train(pictures, run, "--epochs", "3000", "--beyond-guide", "--max-minutes", "0.4") == 0
+    assert (
+        time.monotonic() - began < 120
+    )  # 3,000 epochs take ten minutes; the limit is 24 s, on a machine with nothing else to do
+    assert state_of(run) == "finished"
+    assert 1 <= len(history_of(run)) < 3000
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["evaluations"]["fine-tuned"]["test"]["num_pictures"] > 0
 
 
 def test_resume_of_a_finished_run_changes_nothing(straight: Path) -> None:

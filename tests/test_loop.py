@@ -24,7 +24,7 @@ from foldertune.training import loop
 from foldertune.training.checkpoint import load_state
 from foldertune.training.loop import validate
 from foldertune.training.optimizer import Schedule
-from foldertune.training.trainer import Account, Labelled, Trainer, class_weights
+from foldertune.training.trainer import Account, Labelled, Trainer, class_weights, standard_error
 
 
 def training(folder: Path, **changes: Any) -> Training:
@@ -182,6 +182,30 @@ def test_fit_keeps_the_best_accuracy_and_breaks_ties_by_log_loss(
     assert [record.best for record in made.records] == [True, True, True, False, False]
     assert torch.equal(fitted.tensors[HEAD], weights[3])
     assert not torch.equal(weights[3], weights[5])
+
+
+def test_fit_keeps_a_later_epoch_that_validation_cannot_tell_from_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = of_the_head(tmp_path, epochs=5, keep_within=2.0)
+    doubt = 2 * standard_error(0.9, len(made.val.labels))
+    scripted(monkeypatch, (0.5, 0.6), (0.3, 0.9), (0.3, 0.9 - 0.9 * doubt), (0.3, 0.9 - 1.1 * doubt), (0.9, 0.9))
+    weights: dict[int, Tensor] = {}
+
+    def watch(told: Any) -> None:
+        if isinstance(told, EpochRecord):
+            weights[told.epoch] = made.network.state_dict()[HEAD].clone()
+
+    fitted = made.run(watch=watch)
+    assert [record.best for record in made.records] == [True, True, True, False, True]
+    assert torch.equal(fitted.tensors[HEAD], weights[5])
+
+
+@pytest.mark.parametrize(("accuracy", "num_pictures"), [(0.0, 10), (0.5, 40), (0.9, 90), (1.0, 1)])
+def test_standard_error_is_that_of_agresti_and_coull(accuracy: float, num_pictures: int) -> None:
+    answers = [1] * (round(accuracy * num_pictures) + 2) + [0] * (num_pictures - round(accuracy * num_pictures) + 2)
+    expected = np.std(answers) / math.sqrt(len(answers))
+    assert standard_error(accuracy, num_pictures) == pytest.approx(expected, rel=1e-9)
 
 
 def test_fit_without_validation_pictures_returns_the_last_weights(tmp_path: Path) -> None:

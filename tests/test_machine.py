@@ -153,6 +153,17 @@ def test_find_machine_auto_prefers_the_accelerator(monkeypatch: pytest.MonkeyPat
     assert found.accelerated
 
 
+def test_find_machine_counts_the_fuller_of_the_disks_of_run_and_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = {tmp_path / "run": 900.0, tmp_path / "cache": 300.0}
+    monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(machine, "free_disk_mib", free.__getitem__)
+    assert find_machine("cpu", run_folder=tmp_path / "run").free_disk_mib == 300
+    free[tmp_path / "cache"] = 2_000
+    assert find_machine("cpu", run_folder=tmp_path / "run").free_disk_mib == 900
+
+
 def test_keep_freed_memory_may_be_called_anywhere_and_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     keep_freed_memory()
     keep_freed_memory()

@@ -242,8 +242,8 @@ def test_pictures_far_from_the_pretraining_ones_get_a_head_and_statistics_of_the
     plan = decide(situation(800, TUNED_WHOLE, survey=FAR), {})
     chosen = [plan[name] for name in ("batch_norm", "head_start", "augmentation", "layer_decay", "tie")]
     assert chosen == ["body", "zero", "standard", 1.0, "fine-tuned"]
-    assert (plan["head_factor"], plan["blend"]) == (10.0, False)
-    assert plan["learning_rate"] == 2e-4
+    assert (plan["head_factor"], plan["blend"], plan["keep_within"]) == (10.0, False, 2.0)
+    assert (plan["learning_rate"], plan["first_learning"]) == (2e-4, 0)
     reasons = {one.setting: one.reason for one in plan.decisions}
     assert "e^0.57" in reasons["batch_norm"]
 
@@ -275,4 +275,43 @@ def test_other_pictures_go_on_from_the_fitted_head(
 ) -> None:
     plan = decide(situation(800, machine, survey=survey), settings)
     assert (plan["batch_norm"], plan["head_start"], plan["tie"]) == ("frozen", "fitted", "baseline")
-    assert plan["first_learning"] == (2 if survey and machine is TUNED_WHOLE and not settings else 0)
+    assert plan["keep_within"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("machine", "settings", "stage"),
+    [
+        (TUNED_WHOLE, {}, 2),
+        (GPU, {}, 0),
+        (TUNED_WHOLE, {"weights": "random"}, 0),
+        (TUNED_WHOLE, {"preset": "plants"}, 0),
+        (TUNED_WHOLE, {"tune": "upper"}, 0),
+    ],
+)
+def test_lowest_stages_of_a_pretrained_network_do_not_learn_on_a_processor(
+    machine: Machine, settings: TrainSettings, stage: int
+) -> None:
+    assert decide(situation(800, machine, survey=NEAR), settings)["first_learning"] == stage
+
+
+# ---------------------------------------------------------------------------------------------------------- train size
+
+
+@pytest.mark.parametrize(
+    ("settings", "train_size"),
+    [
+        ({}, 192),
+        ({"image_size": 192}, 160),
+        ({"image_size": 448}, 384),
+        ({"image_size": 128}, 128),
+        ({"augmentation": "none"}, 224),
+        ({"preset": "documented"}, 224),
+        ({"weights": "random"}, 224),
+        ({"model": "vit_base"}, 224),
+        ({"tune": "upper"}, 224),
+    ],
+)
+def test_training_on_crops_of_pretrained_networks_takes_a_smaller_square(
+    settings: TrainSettings, train_size: int
+) -> None:
+    assert decide(situation(800, TUNED_WHOLE), settings)["train_size"] == train_size

@@ -20,7 +20,7 @@ from folders import state_of
 from safetensors import safe_open
 
 import foldertune
-from foldertune import api, planning
+from foldertune import api, recipe
 from foldertune.errors import DataError
 from foldertune.models.config import read_config
 from foldertune.records import SPLITS, Event, Interval, plain
@@ -288,7 +288,7 @@ def test_resume_after_the_kept_model_was_written_ends_with_the_same_bits(
 ) -> None:
     """The way back to the pretrained weights must not lead to a model that was on this way already."""
     kept = Verdict("fine-tuned", Interval(0.1, 0.0, 0.2), 2.0, "The fine-tuned model is kept.")
-    monkeypatch.setattr(planning, "FAR_FROM", math.inf)  # far pictures go no way back
+    monkeypatch.setattr(recipe, "FAR_FROM", math.inf)  # far pictures go no way back
     monkeypatch.setattr(blend, "SHARES", (0.5,))
     monkeypatch.setattr(verdict, "judge", lambda *_, **__: kept)
     whole = foldertune.train(photographs, run=tmp_path / "whole", **quick)

@@ -70,8 +70,8 @@ def fine_tune(
     if plan["head_start"] == "zero":
         for parameter in place.network.get_submodule(place.network.head_name).parameters():
             torch.nn.init.zeros_(parameter)
-    train = yield from _training_source(place, plan, course)
-    val = yield from _validation_source(place, plan, course)
+    train = yield from training_source(place, plan, course)
+    val = yield from validation_source(place, plan, course)
     fitted = yield from fit(place.network, course, train, val, folder=folder, stop=stop)
     place.network.load_state_dict(fitted.tensors, strict=False)
     if not _settled(place.network, train, course, stop):
@@ -118,7 +118,8 @@ def _logits(network: Network, val: Labelled, course: Course) -> NDArray[np.float
     return np.concatenate(parts)
 
 
-def _training_source(place: Workplace, plan: Plan, course: Course) -> Work[Labelled]:
+def training_source(place: Workplace, plan: Plan, course: Course) -> Work[Labelled]:
+    """What is learned from: augmented pictures, or stored activations of them where the lower stages stay."""
     labels = place.material.labels["train"]
     full = yield from _canvas_source(place, plan, course)
     if course.first_stage > 0:
@@ -139,10 +140,12 @@ def _canvas_source(place: Workplace, plan: Plan, course: Course) -> Work[CanvasS
         place.material.dataset.folder, pictures, preprocess, cache=place.cache, workers=plan["workers"]
     )
     strength = strength_of(plan["augmentation"], plan["orientation"])
-    return CanvasSource(canvases, pictures, preprocess, strength=strength, seed=course.seed, device=course.device)
+    smaller = preprocess.with_changes(image_size=plan["train_size"])
+    return CanvasSource(canvases, pictures, smaller, strength=strength, seed=course.seed, device=course.device)
 
 
-def _validation_source(place: Workplace, plan: Plan, course: Course) -> Work[Labelled]:
+def validation_source(place: Workplace, plan: Plan, course: Course) -> Work[Labelled]:
+    """What an epoch is judged by: pictures as the model will be asked about them, or their activations."""
     split: Split = "val"
     pictures, labels, pack = (getattr(place.material, name)[split] for name in ("pictures", "labels", "packs"))
     if course.first_stage == 0:

@@ -157,7 +157,7 @@ def _close_epoch(
         if not math.isfinite(loss):
             trainer.mark()  # the epoch's last step is done
             raise _not_finite("The validation loss", trainer, folder, step=account.step)
-        best = trainer.keep_if_best(loss, accuracy)
+        best = trainer.keep_if_best(loss, accuracy, num_pictures=len(val.labels))
     account.elapsed_s = time.monotonic() - began
     record = EpochRecord(
         epoch=account.epoch,

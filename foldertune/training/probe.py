@@ -30,17 +30,24 @@ _BATCH = 16
 
 
 def measure(
-    network: Network, engine: Engine, course: Course, preprocess: Preprocess, *, canvas: tuple[int, int]
+    network: Network,
+    engine: Engine,
+    course: Course,
+    preprocess: Preprocess,
+    *,
+    train_size: int,
+    canvas: tuple[int, int],
 ) -> Probe:
     """Pictures per second of each part; the network's weights come out as they went in.
 
-    canvas: (width, height) of the pictures that training cuts from.
+    train_size: side of the square while training.   canvas: (width, height) of the pictures that training cuts from.
     Of starting and decoding nothing is known here: the caller, who did both, puts it in.
     """
     side = preprocess.image_size
     pictures = np.zeros((_BATCH, side, side, 3), np.uint8)
     features_per_s = _BATCH / _steady_time(lambda: engine.run(pictures))
-    train_per_s, validate_per_s = _training_rates(network, course, preprocess, canvas)
+    source = _blank_source(network, course, preprocess.with_changes(image_size=train_size), canvas)
+    train_per_s, validate_per_s = _training_rates(network, course, source, side)
     return Probe(
         start_s=0.0,
         decode_per_s=math.inf,
@@ -51,17 +58,16 @@ def measure(
     )
 
 
-def _training_rates(
-    network: Network, course: Course, preprocess: Preprocess, canvas: tuple[int, int]
-) -> tuple[float, float]:
+def _training_rates(network: Network, course: Course, source: Source, side: int) -> tuple[float, float]:
     """Training steps at rate 0 change no weight; gradients and optimizer state are dropped with the trainer."""
     places, labels = (
         np.arange(course.batch_size),
         torch.zeros(course.batch_size, dtype=torch.int64, device=course.device),
     )
-    source = _blank_source(network, course, preprocess, canvas)
     trainer = Trainer(network, course, Labelled(source, np.zeros(course.batch_size, np.int64)))
     x = source.batch(places, 0)
+    if x.ndim == 4 and course.first_stage == 0:
+        x = x.new_zeros(course.batch_size, 3, side, side).contiguous(memory_format=torch.channels_last)
 
     def step() -> None:  # with the making of the batch, as training on a processor does it
         trainer.micro_batch(source.batch(places, 0), labels, share=1.0)

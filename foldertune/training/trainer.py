@@ -50,6 +50,7 @@ class Course:
     accumulate: int = 1
     eval_steps: int = 1
     early_stop: int = 0
+    keep_within: float = 0.0  # standard errors by which a later epoch may be worse than the best one and is still kept
     imbalance: str = "none"
     batch_norm: str = "frozen"  # which batch norms take the statistics of each batch: statistics.adapting_norms
     ema: bool = False
@@ -214,13 +215,19 @@ class Trainer:
             norms = adapting_norms(self.network, self.course.batch_norm, first_stage=self.course.first_stage)
             return measure_statistics(self.network, norms, train.unchanged or train.source, places, stop=stop)
 
-    def keep_if_best(self, loss: float, accuracy: float) -> bool:
-        """Best is the highest validation accuracy; the lower log loss breaks ties."""
+    def keep_if_best(self, loss: float, accuracy: float, *, num_pictures: int) -> bool:
+        """Keep what was validated on so many pictures if it is the best so far, or as good within the course's doubt.
+
+        Best is the highest validation accuracy; the lower log loss breaks ties.
+        """
         account = self.account
-        if (accuracy, -loss) <= (account.best_accuracy, -account.best_loss):
+        if (accuracy, -loss) > (account.best_accuracy, -account.best_loss):
+            account.best_accuracy, account.best_loss, account.validations_since_best = accuracy, loss, 0
+        else:
             account.validations_since_best += 1
-            return False
-        account.best_accuracy, account.best_loss, account.validations_since_best = accuracy, loss, 0
+            doubt = self.course.keep_within * standard_error(account.best_accuracy, num_pictures)
+            if not doubt or accuracy < account.best_accuracy - doubt:
+                return False
         self.best = {name: value.detach().cpu().clone() for name, value in self.learned().items()}
         return True
 
@@ -262,6 +269,15 @@ class Trainer:
             torch._foreach_lerp_(
                 list(self.average.values()), [value.detach() for value in self.learning.values()], 1 - decay
             )
+
+
+def standard_error(accuracy: float, num_pictures: int) -> float:
+    """Of an accuracy measured on so many pictures. Two right and two wrong answers more keep it from 0 where all are right.
+
+    Source: Agresti and Coull 1998, doi 10.1080/00031305.1998.10480550.
+    """
+    share = (accuracy * num_pictures + 2) / (num_pictures + 4)
+    return math.sqrt(share * (1 - share) / (num_pictures + 4))
 
 
 def class_weights(labels: NDArray[np.int64], num_classes: int) -> Tensor:
