@@ -230,7 +230,7 @@ def surveyed(wish: Wish, bench: Bench) -> Survey | None:
         at_least_px=decode_px(bench.preprocess),
         workers=draft["workers"],
     )
-    return survey(bench.network, bench.engine, bench.preprocess, np.stack(list(loaded)))
+    return survey(bench.network, bench.engine, bench.preprocess, np.stack(list(loaded)), precision=draft["precision"])
 
 
 def situation_of(dataset: Dataset, machine: Machine) -> Situation:

@@ -13,6 +13,7 @@ import torch
 
 from foldertune.data.augment import STRENGTHS
 from foldertune.data.loader import CanvasSource, Source
+from foldertune.errors import MissingError
 from foldertune.forecast import Probe
 from foldertune.machine import peak_memory_mib
 from foldertune.preprocess import Preprocess
@@ -42,12 +43,19 @@ def measure(
 
     train_size: side of the square while training.   canvas: (width, height) of the pictures that training cuts from.
     Of starting and decoding nothing is known here: the caller, who did both, puts it in.
+    Raises MissingError where a step does not fit into the device's memory.
     """
     side = preprocess.image_size
     pictures = np.zeros((_BATCH, side, side, 3), np.uint8)
     features_per_s = _BATCH / _steady_time(lambda: engine.run(pictures))
     source = _blank_source(network, course, preprocess.with_changes(image_size=train_size), canvas)
-    train_per_s, validate_per_s = _training_rates(network, course, source, side)
+    try:
+        train_per_s, validate_per_s = _training_rates(network, course, source, side)
+    except torch.OutOfMemoryError as error:
+        raise MissingError(
+            f"A step of {course.batch_size} pictures at {train_size} px does not fit into the memory of the device {course.device}. "
+            f"Take --batch-size {max(2, course.batch_size // 2)}, a smaller --image-size, or --device cpu."
+        ) from error
     return Probe(
         start_s=0.0,
         decode_per_s=math.inf,
@@ -123,11 +131,11 @@ class _BlankActivations:
 
 
 def _steady_time(work: Callable[[], object]) -> float:
-    """Mean seconds of some work: one run warms up, then it runs for half a second, or four times."""
+    """Mean seconds of some work: one run warms up, then it runs for a quarter of a second, or four times."""
     work()
     _synchronise()
     began, num_runs = time.perf_counter(), 0
-    while num_runs == 0 or (num_runs < 4 and time.perf_counter() - began < 0.5):
+    while num_runs == 0 or (num_runs < 4 and time.perf_counter() - began < 0.25):
         work()
         _synchronise()
         num_runs += 1
