@@ -79,6 +79,7 @@ def ours_once(given: argparse.Namespace, seed: int, further: list[str]) -> dict[
             "total_s": round(time.time() - began, 1),
             "forecast_s": round(60 * forecast["minutes"], 1),
             "memory_mib": round(usage.ru_maxrss / 1024),
+            "forecast_memory_mib": round(forecast["memory_mib"]),
         }
 
 

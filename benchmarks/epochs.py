@@ -3,6 +3,8 @@
 The test pictures are looked at on purpose, to choose a recipe by three sets of pictures; `foldertune train` never does. The
 figures of docs/log.md that name an epoch come from here.
 
+--change takes what concerns fine-tuning alone; all other settings are those of `foldertune train`.
+
 usage: python benchmarks/epochs.py FOLDER --weights FILE.safetensors [--seed 1] [--change train_size=224 epochs=4]
 """
 
@@ -25,7 +27,7 @@ from machine_facts import describe
 from foldertune import journey
 from foldertune.data.loader import PictureSource
 from foldertune.evaluation.metrics import log_loss, softmax
-from foldertune.machine import cache_folder, find_machine, keep_freed_memory
+from foldertune.machine import find_machine, keep_freed_memory
 from foldertune.models.weights import write_weights
 from foldertune.planning import decide
 from foldertune.records import EpochRecord, Plan, finish
@@ -36,13 +38,19 @@ from foldertune.training.features import Extraction
 from foldertune.training.finetune import Workplace, course_of, fine_tune
 from foldertune.training.trainer import autocast
 
+CHANGEABLE = (
+    "train_size", "epochs", "batch_size", "accumulate", "learning_rate", "layer_decay", "head_factor", "weight_decay",
+    "warmup_share", "label_smoothing", "optimizer", "augmentation", "orientation", "batch_norm", "first_learning",
+    "head_start", "blend", "keep_within", "ema", "imbalance", "eval_steps",
+)  # fmt: skip
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--change", nargs="*", default=[], metavar="SETTING=VALUE", help="any row of plan.json")
+    parser.add_argument("--change", nargs="*", default=[], metavar="SETTING=VALUE", help=", ".join(CHANGEABLE))
     given = parser.parse_args()
     print(describe(), flush=True)
     keep_freed_memory()
@@ -55,25 +63,26 @@ def run(given: argparse.Namespace) -> Iterator[str]:
     wish = journey.Wish(given.folder, settings, {})
     weights, machine = finish(journey.find_weights(wish)), find_machine("auto")
     dataset, decode_per_s = finish(journey.look(wish))
-    draft = decide(journey.situation_of(dataset, machine), settings)
+    draft = decide(journey.situation_of(dataset, machine, weights), settings)
     bench = journey.open_bench(draft.values(), weights, dataset, machine)
     plan = changed(journey.probed_plan(wish, bench, decode_per_s)[0], given.change)
 
     assert bench.engine is not None
-    cache = cache_folder()
+    scratch = tempfile.TemporaryDirectory()
+    cache = Path(scratch.name) / "cache"  # nothing of an experiment may be found by a later run
     material = finish(prepare_material(dataset, bench.preprocess, cache=cache, workers=plan["workers"]))
     extraction = Extraction(
         bench.engine, bench.preprocess, weights_id=bench.weights_id, precision=plan["precision"], cache=cache
     )
     finish(fit_baseline(bench.network, material, extraction, seed=plan["seed"]))
     bench.engine = None
-    with tempfile.TemporaryDirectory() as scratch:
-        baseline = Path(scratch) / "baseline.safetensors"
+    with scratch as place_of_states:
+        baseline = Path(place_of_states) / "baseline.safetensors"
         write_weights(bench.network, baseline)
         place = Workplace(bench.network, bench.preprocess, material, bench.weights_id, cache, baseline)
         yield f"baseline: {judged(place, plan)}"
         began = time.monotonic()
-        steps = fine_tune(place, plan, deadline_s=math.inf, folder=Path(scratch) / "states", stop=StopRequest())
+        steps = fine_tune(place, plan, deadline_s=math.inf, folder=Path(place_of_states) / "states", stop=StopRequest())
         for told in steps:
             if isinstance(told, EpochRecord):
                 spent = time.monotonic() - began
@@ -88,7 +97,8 @@ def changed(plan: Plan, changes: list[str]) -> Plan:
     values: dict[str, Any] = {}
     for change in changes:
         name, _, text = change.partition("=")
-        plan[name]  # a KeyError for what no plan has
+        if name not in CHANGEABLE:
+            raise SystemExit(f"{name} is none of {', '.join(CHANGEABLE)}")
         try:
             values[name] = json.loads(text)
         except ValueError:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from foldertune.errors import DataError, SettingsError
+from foldertune.planning import refuse_contradictions
 from foldertune.records import ClassScore, EpochRecord, Evaluation, Interval, Plan, Prediction, finish
 from foldertune.run import SCHEMA, RunFolder, StopRequest, environment, read_json, write_json
 from foldertune.settings import TrainSettings, check_settings, read_settings
@@ -106,7 +107,7 @@ def start(
     if not wish.folder.is_dir():
         raise DataError(f"There is no folder {folder}. Give a folder with one subfolder of pictures per class.")
     place = RunFolder(Path(run) if run is not None else _new_run_path(wish.folder))
-    if place.path.absolute().is_relative_to(wish.folder):
+    if place.path.resolve().is_relative_to(wish.folder.resolve()):
         raise SettingsError(
             f"The run folder {place.path} lies in {folder}, which is never changed. Give another --run."
         )
@@ -125,9 +126,11 @@ def start(
 
 def going(run: Run, stop: StopRequest | None = None) -> Journey[None]:
     """Go through a run to its end, yielding events and progress. A finished run yields nothing."""
-    from foldertune.journey import journey
+    from foldertune.journey import journey, tidy
 
-    if run.folder.open().get("state") != "finished":
+    if run.folder.open().get("state") == "finished":
+        tidy(run.folder)
+    else:
         yield from journey(run.folder, stop or StopRequest())
 
 
@@ -207,6 +210,13 @@ def _wish(folder: AnyPath, settings: AnyPath | None, given: Any) -> Wish:
     merged = check_settings({**from_file, **typed})
     if merged.get("device") == "auto":
         del merged["device"]  # the plan finds one, and names it
+    refuse_contradictions(merged)
+    if (
+        merged.get("weights", "").endswith(".safetensors")
+        or (Path(merged.get("weights", "")) / "model.safetensors").exists()
+    ):
+        # A run may be resumed from another folder.
+        merged["weights"] = str(Path(merged["weights"]).expanduser().absolute())
     sources = {name: "user" if name in typed else "file" for name in merged}
     return Wish(Path(folder).absolute(), merged, sources)
 

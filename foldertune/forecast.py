@@ -54,6 +54,9 @@ class Situation:
     largest_class: int
     smallest_class: int
     shorter_px: int  # median of the pictures' shorter sides
+    weights_px: int = 224  # the preprocessing that belongs to the weights: side of the square, and how pictures meet it
+    weights_fit: str = "crop"
+    num_parameters: int = 25_600_000  # of the network
     machine: Machine
     probe: Probe | None = None
     survey: Survey | None = None
@@ -63,11 +66,17 @@ def forecast_run(situation: Situation, chosen: Chosen) -> Forecast:
     """Minutes, memory and disk of the whole run, from the probe."""
     assert situation.probe is not None
     canvas = 3 * min(situation.shorter_px, 1.75 * chosen["image_size"]) ** 2 * 1.33
-    per_picture = (
-        canvas + 3 * chosen["image_size"] ** 2 + (chosen["views"] * 2 * 1024 * (chosen["image_size"] / 16) ** 2)
+    views = chosen["views"] * 2 * 1024 * (chosen["image_size"] / 16) ** 2
+    pictures = situation.num_train * (canvas + views) + situation.num_pictures * 3 * chosen["image_size"] ** 2
+    copy = 4 * situation.num_parameters
+    # Three states at the worst moment, two kept and one being written: weights, two moments of AdamW, the best weights. The
+    # baseline and the model beside them. In memory the best weights come after the probe.
+    disk = pictures + (3 * 4 + 2) * copy
+    return Forecast(
+        minutes=seconds_of(situation, chosen) / 60,
+        memory_mib=situation.probe.memory_mib + copy / 2**20,
+        disk_mib=disk / 2**20,
     )
-    disk = situation.num_train * per_picture / 2**20 + 1_000
-    return Forecast(minutes=seconds_of(situation, chosen) / 60, memory_mib=situation.probe.memory_mib, disk_mib=disk)
 
 
 def seconds_of(situation: Situation, chosen: Chosen) -> float:
@@ -76,7 +85,8 @@ def seconds_of(situation: Situation, chosen: Chosen) -> float:
     assert probe is not None
     epochs = 0 if chosen["tune"] == "head" else chosen["epochs"]
     num_validations = math.ceil(epochs / chosen.get("eval_steps", 1))
-    looks = situation.num_pictures / probe.decode_per_s * 2  # once to look, once to prepare
+    # Once to look, once to prepare, and training pictures once more for the canvases that crops are cut from.
+    looks = (2 * situation.num_pictures + bool(epochs) * situation.num_train) / probe.decode_per_s
     features = situation.num_pictures / probe.features_per_s
     views = (chosen["views"] * situation.num_train + bool(chosen["views"]) * situation.num_val) / probe.features_per_s
     learning = epochs * situation.num_train / probe.train_per_s
@@ -92,12 +102,23 @@ def seconds_of(situation: Situation, chosen: Chosen) -> float:
     return seconds
 
 
+def steps_per_epoch(situation: Situation, chosen: Chosen) -> int:
+    in_a_step: int = chosen["batch_size"] * chosen["accumulate"]
+    return math.ceil(situation.num_train / in_a_step)
+
+
+def epochs_to_learn(situation: Situation, chosen: Chosen) -> int:
+    """The fewest epochs after which AdamW has moved a network at all; at most 30."""
+    rate: float = chosen["learning_rate"]
+    return min(30, math.ceil(LEAST_TRAVEL / max(steps_per_epoch(situation, chosen) * rate, 1e-12)))
+
+
 def warnings_of(situation: Situation, chosen: Chosen, forecast: Forecast | None) -> list[str]:
     warnings = []
-    steps = chosen["epochs"] * math.ceil(situation.num_train / (chosen["batch_size"] * chosen["accumulate"]))
+    steps = chosen["epochs"] * steps_per_epoch(situation, chosen)
     travel = steps * chosen["learning_rate"]
     if chosen["tune"] != "head" and chosen["optimizer"] == "adamw" and travel < LEAST_TRAVEL:
-        enough = min(30, math.ceil(chosen["epochs"] * LEAST_TRAVEL / max(travel, 1e-12)))
+        enough = epochs_to_learn(situation, chosen)
         warnings.append(
             f"Too few steps to learn: {steps:,} steps at rate {chosen['learning_rate']:g} hardly move the network "
             f"(rate x steps is {travel:.3g}; {LEAST_TRAVEL:g} and more is usual). "
@@ -114,9 +135,15 @@ def warnings_of(situation: Situation, chosen: Chosen, forecast: Forecast | None)
             f"About {forecast.disk_mib:,.0f} MiB of disk are needed and {machine.free_disk_mib:,.0f} MiB are free. "
             "Free space, or set FOLDERTUNE_CACHE and --run to a disk with more of it."
         )
-    if chosen["max_minutes"] and forecast and forecast.minutes > chosen["max_minutes"]:
+    limit = chosen["max_minutes"]
+    if limit and forecast and seconds_of(situation, {**chosen, "tune": "head"}) > 60 * limit:
+        warnings.append(
+            f"The baseline alone takes longer than --max-minutes {limit:g} and is not cut short; nothing will be fine-tuned. "
+            "Take a smaller --image-size, or a higher --max-minutes."
+        )
+    elif limit and forecast and forecast.minutes > limit:
         warnings.append(
             f"The run would take about {forecast.minutes:.1f} minutes; it will stop training early to keep to "
-            f"{chosen['max_minutes']:g}. Take a smaller --image-size or --tune head."
+            f"{limit:g}. Take a smaller --image-size or --tune head."
         )
     return warnings

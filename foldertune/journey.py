@@ -18,10 +18,10 @@ import numpy as np
 from foldertune.data.folder import scan
 from foldertune.data.split import split_pictures
 from foldertune.data.table import dataset_facts, read_dataset, write_dataset
-from foldertune.errors import DataError, InterruptedRunError, MissingError
+from foldertune.errors import DataError, InterruptedRunError
 from foldertune.forecast import SETTLED_IN_THE_END, SETTLED_PICTURES, Probe, Situation, Survey
 from foldertune.machine import Machine, cache_folder, find_machine, keep_freed_memory, num_cores
-from foldertune.planning import DEFAULT_MODEL, DEFAULT_WEIGHTS, decide
+from foldertune.planning import DEFAULT_MODEL, DEFAULT_WEIGHTS, decide, refuse_too_little
 from foldertune.records import Dataset, EpochRecord, Event, Plan, Progress
 from foldertune.run import RunFolder, StopRequest, event, write_json, write_text
 
@@ -80,11 +80,12 @@ def _steps(trip: Trip) -> Journey[None]:
     keep_freed_memory()
     yield event("started", folder=str(wish.folder), run=str(run.path))
 
-    weights = yield from find_weights(wish)
+    with trip.stop.standing_aside():  # what was downloaded of them is kept
+        weights = yield from find_weights(wish)
     known = run.read_plan() if run.plan_json.exists() else None
     machine = find_machine(known["device"] if known else wish.settings.get("device", "auto"), run_folder=run.path)
     dataset, decode_per_s = yield from look_once(run, wish)
-    known = known or decide(situation_of(dataset, machine), wish.settings)
+    known = known or decide(situation_of(dataset, machine, weights), wish.settings)
     bench = open_bench(known.values(), weights, dataset, machine)
     plan = yield from make_plan(run, wish, bench, decode_per_s)
 
@@ -99,7 +100,7 @@ def plan_only(wish: Wish) -> Journey[Plan]:
     weights = yield from find_weights(wish)
     machine = find_machine(wish.settings.get("device", "auto"))
     dataset, decode_per_s = yield from look(wish)
-    draft = decide(situation_of(dataset, machine), wish.settings)
+    draft = decide(situation_of(dataset, machine, weights), wish.settings)
     return probed_plan(wish, open_bench(draft.values(), weights, dataset, machine), decode_per_s)[0]
 
 
@@ -171,7 +172,9 @@ def open_bench(values: Mapping[str, Any], weights: ResolvedWeights, dataset: Dat
     preprocess = weights.preprocess.with_changes(image_size=values["image_size"], fit=values["fit"])
     graph = Graph(network, preprocess, outputs=("features",))
     engine = make_engine(graph, preprocess.image_size, device=machine.device, precision=values["precision"])
-    weights_id = f"{values['model']} {weights.sha256 or ('random', values['seed'], torch.__version__)}"
+    # Random layers are drawn one after another, so that they depend on how many classes the head has.
+    drawn = ("random", values["seed"], len(dataset.classes), torch.__version__)
+    weights_id = f"{values['model']} {weights.sha256 or drawn}"
     return Bench(network, weights, preprocess, engine, dataset, machine, time.monotonic() - began, weights_id)
 
 
@@ -186,6 +189,7 @@ def make_plan(run: RunFolder, wish: Wish, bench: Bench, decode_per_s: float) -> 
         run.update(
             probe=asdict(probe),
             forecast=plan.forecast and asdict(plan.forecast),
+            plan_warnings=plan.warnings,
             weights={"source": bench.weights.source, "sha256": bench.weights.sha256, "licence": bench.weights.licence},
         )
         run.write_plan(plan)
@@ -200,7 +204,8 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
     from foldertune.training.probe import measure
 
     assert bench.engine is not None
-    situation = replace(situation_of(bench.dataset, bench.machine), survey=surveyed(wish, bench))
+    situation = situation_of(bench.dataset, bench.machine, bench.weights)
+    situation = replace(situation, survey=surveyed(wish, bench), num_parameters=bench.network.num_parameters)
     draft = decide(situation, wish.settings, sources=wish.sources)
     course = replace(course_of(draft, deadline_s=0), learning_rate=0.0)
     canvas = canvas_size(bench.dataset.of("train"), bench.preprocess)
@@ -217,7 +222,7 @@ def surveyed(wish: Wish, bench: Bench) -> Survey | None:
     from foldertune.preprocess import decode_px, prepare
     from foldertune.training.survey import NUM_PICTURES, survey
 
-    draft = decide(situation_of(bench.dataset, bench.machine), wish.settings)
+    draft = decide(situation_of(bench.dataset, bench.machine, bench.weights), wish.settings)
     if draft["preset"] != "auto" or draft["weights"] == "random" or draft["tune"] == "head":
         return None
     assert bench.engine is not None
@@ -233,8 +238,8 @@ def surveyed(wish: Wish, bench: Bench) -> Survey | None:
     return survey(bench.network, bench.engine, bench.preprocess, np.stack(list(loaded)), precision=draft["precision"])
 
 
-def situation_of(dataset: Dataset, machine: Machine) -> Situation:
-    """The facts of a split data set on a machine that planning reads."""
+def situation_of(dataset: Dataset, machine: Machine, weights: ResolvedWeights) -> Situation:
+    """The facts of a split data set, a machine and the weights that planning reads."""
     counts = dataset.class_counts("train")
     return Situation(
         num_pictures=len(dataset.readable),
@@ -245,6 +250,8 @@ def situation_of(dataset: Dataset, machine: Machine) -> Situation:
         smallest_class=min(counts.values()),
         shorter_px=int(np.median([min(picture.width, picture.height) for picture in dataset.readable])),
         machine=machine,
+        weights_px=weights.preprocess.image_size,
+        weights_fit=weights.preprocess.fit,
     )
 
 
@@ -255,21 +262,6 @@ def refuse_other_weights(run: RunFolder, weights: ResolvedWeights) -> None:
         raise DataError(
             f"The weights {weights.source} are not those that {run.path} began with (sha256 {weights.sha256}, then {began}). "
             "Put the earlier file back, or start a new run."
-        )
-
-
-def refuse_too_little(plan: Plan, machine: Machine) -> None:
-    """Stop before money is spent where memory or disk cannot suffice."""
-    forecast = plan.forecast
-    if forecast and forecast.disk_mib > machine.free_disk_mib:
-        raise MissingError(
-            f"The run needs about {forecast.disk_mib:,.0f} MiB of disk and {machine.free_disk_mib:,.0f} MiB are free. "
-            "Free space, or set FOLDERTUNE_CACHE and --run to a disk with more of it."
-        )
-    if forecast and forecast.memory_mib > machine.memory_mib:
-        raise MissingError(
-            f"The run needs about {forecast.memory_mib:,.0f} MiB of memory; this machine has {machine.memory_mib:,.0f} MiB. "
-            "Take a smaller --batch-size or --image-size."
         )
 
 
@@ -318,8 +310,7 @@ def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, basel
     """Fine-tune where the plan says so, keep the better model, measure it on the test pictures, write it all down."""
     from foldertune.models.weights import load_weights, write_weights
     from foldertune.training import outcome
-    from foldertune.training.baseline import cool_head, put_head
-    from foldertune.training.checkpoint import remove_states
+    from foldertune.training.baseline import cool_head
     from foldertune.training.verdict import judge
 
     run = trip.run
@@ -332,7 +323,6 @@ def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, basel
     yield event("kept", **asdict(verdict))
     if verdict.kept == "baseline":
         load_weights(bench.network, run.baseline, replace_head=False)  # saved before fine-tuning changed the network
-        put_head(bench.network, baseline.head)
         # Its features may have been computed in a lower precision than `predict` answers in.
         logits["baseline"] = yield from outcome.logits_of(bench.network, bench.preprocess, plan, material)
     cool_head(bench.network, verdict.temperature)
@@ -342,9 +332,19 @@ def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, basel
     result = outcome.measure(material, logits, verdict)
     outcome.write(run, material, plan, result, history=history, minutes=minutes)
     yield event("evaluated", kept=verdict.kept, models=outcome.summary(result))
-    remove_states(run.checkpoints)
-    run.update(state="finished", minutes=minutes)
-    run.baseline.unlink(missing_ok=True)
+    run.update(
+        state="finished", minutes=minutes
+    )  # before the states go: killed between the two, nothing is trained again
+    tidy(run)
+
+
+def tidy(run: RunFolder) -> None:
+    """Delete what only an unfinished run needs; for one that was killed on the way to it, when it is resumed."""
+    if run.checkpoints.is_dir() and any(run.checkpoints.iterdir()):
+        from foldertune.training import checkpoint
+
+        checkpoint.remove_states(run.checkpoints)
+        run.baseline.unlink(missing_ok=True)
 
 
 def _tuned(trip: Trip, bench: Bench, plan: Plan, material: Material) -> Journey[list[EpochRecord]]:

@@ -11,17 +11,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from foldertune import recipe
-from foldertune.errors import SettingsError
-from foldertune.forecast import Chosen, Situation, forecast_run, seconds_of, warnings_of
+from foldertune.errors import MissingError, SettingsError
+from foldertune.forecast import Chosen, Situation, epochs_to_learn, forecast_run, seconds_of, warnings_of
 from foldertune.guide import FIXED, band_of, documented_epochs
+from foldertune.machine import Machine
 from foldertune.recipe import Answer, Rule
 from foldertune.records import Decision, Plan, Source
 from foldertune.settings import TrainSettings
 
-# On a processor the automatic plan takes about so many minutes, and so many more for each thousand pictures.
-AUTO_MINUTES, AUTO_MINUTES_PER_1000 = 3.1, 1.1
-AUTO_MINUTES_ANY = 1.2  # times that where pictures may be turned: there are four times as many to see
+# On a processor the automatic plan takes about so many minutes, and so many more for each thousand pictures. Runs took up to 11 %
+# longer than forecast (docs/figures.md).
+AUTO_MINUTES, AUTO_MINUTES_PER_1000 = 2.77, 1.084
+AUTO_MINUTES_ANY = 1.3  # times that where pictures may be turned: there are four times as many to see
 DEFAULT_MODEL, DEFAULT_WEIGHTS = "resnet50", "imagenet"
+PATCH_PX = 16  # of every ViT in the catalogue
 
 
 def decide(situation: Situation, settings: TrainSettings, *, sources: Mapping[str, Source] | None = None) -> Plan:
@@ -39,7 +42,7 @@ def decide(situation: Situation, settings: TrainSettings, *, sources: Mapping[st
             decision = Decision(setting, value, reason, name)
         chosen[setting] = value
         decisions.append(decision)
-    _refuse_contradictions(chosen)
+    refuse_contradictions(chosen)
     forecast = forecast_run(situation, chosen) if situation.probe else None
     return Plan(tuple(decisions), forecast, tuple(warnings_of(situation, chosen, forecast)))
 
@@ -75,12 +78,12 @@ def _precision(situation: Situation, _: Chosen) -> Answer:
     return "float32", f"this {machine.device_name} has no native bfloat16; emulating it is slower", "native-bf16"
 
 
-def _image_size(_: Situation, __: Chosen) -> Answer:
-    return 224, "what the pretrained weights were trained on", "weights-size"
+def _image_size(situation: Situation, _: Chosen) -> Answer:
+    return situation.weights_px, "the size that belongs to the weights", "weights-size"
 
 
-def _fit(_: Situation, __: Chosen) -> Answer:
-    return "crop", "how the pretrained weights were evaluated", "weights-fit"
+def _fit(situation: Situation, _: Chosen) -> Answer:
+    return situation.weights_fit, "how pictures met the square when the weights were made", "weights-fit"
 
 
 def _batch_size(situation: Situation, chosen: Chosen) -> Answer:
@@ -120,12 +123,15 @@ def _auto_epochs(situation: Situation, chosen: Chosen) -> Answer:
     limit, why = _minutes_allowed(situation, chosen)
     if limit is None or situation.probe is None:
         return wanted, asked, "auto-epochs"
-    least = 1 if chosen["max_minutes"] else 2
+    # Without a limit of the user's, never so few that nothing would be learned.
+    least = 1 if chosen["max_minutes"] else min(wanted, max(2, epochs_to_learn(situation, chosen)))
     epochs = wanted
     while epochs > least and seconds_of(situation, {**chosen, "epochs": epochs}) > 60 * limit:
         epochs -= 1
     if epochs == wanted:
         return wanted, asked, "auto-epochs"
+    if seconds_of(situation, {**chosen, "epochs": epochs}) > 60 * limit:
+        return epochs, f"the fewest that teach anything; {limit:.1f} minutes ({why}) would not do", "time-limit"
     return epochs, f"what fits into {limit:.1f} minutes ({why}); {wanted} if time were no matter", "time-limit"
 
 
@@ -210,8 +216,28 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def _refuse_contradictions(chosen: Chosen) -> None:
-    if chosen["precision"] == "fp16" and chosen["device"] == "cpu":
+def refuse_contradictions(chosen: Chosen) -> None:
+    """Raise SettingsError for values that cannot go together, of a whole plan or of what the user gave."""
+    if chosen.get("precision") == "fp16" and chosen.get("device") == "cpu":
         raise SettingsError("Precision fp16 is for GPUs; on a processor take float32 or bf16.")
-    if chosen["tune"] == "head" and "epochs" in chosen and chosen["preset"] != "auto":
+    if chosen.get("tune") == "head" and chosen.get("preset", "auto") != "auto":
         raise SettingsError(f"The preset {chosen['preset']} trains every layer; leave out --tune head, or the preset.")
+    if chosen.get("model", "").startswith("vit") and chosen.get("image_size", 224) % PATCH_PX:
+        raise SettingsError(
+            f"Image size is {chosen['image_size']}. A ViT takes multiples of {PATCH_PX}, such as 224 or 384."
+        )
+
+
+def refuse_too_little(plan: Plan, machine: Machine) -> None:
+    """Stop before money is spent where memory or disk cannot suffice."""
+    forecast = plan.forecast
+    if forecast and forecast.disk_mib > machine.free_disk_mib:
+        raise MissingError(
+            f"The run needs about {forecast.disk_mib:,.0f} MiB of disk and {machine.free_disk_mib:,.0f} MiB are free. "
+            "Free space, or set FOLDERTUNE_CACHE and --run to a disk with more of it."
+        )
+    if forecast and forecast.memory_mib > machine.memory_mib:
+        raise MissingError(
+            f"The run needs about {forecast.memory_mib:,.0f} MiB of memory; this machine has {machine.memory_mib:,.0f} MiB. "
+            "Take a smaller --batch-size or --image-size."
+        )

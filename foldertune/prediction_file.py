@@ -8,12 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from foldertune.data.table import FORMULA
 from foldertune.errors import SettingsError
 from foldertune.records import Prediction, plain
 from foldertune.run import written_whole
-
-# A spreadsheet would run text that starts with one of these (OWASP, "CSV Injection"; the last four are full-width).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def write(path: Path, answers: Iterable[Prediction], *, top_k: int) -> tuple[int, int]:
@@ -71,4 +69,4 @@ def document(answer: Prediction) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.startswith(FORMULA) else text

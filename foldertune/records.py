@@ -94,9 +94,6 @@ class Dataset:
         """The readable pictures of one split, in row order."""
         return tuple(picture for picture in self.pictures if picture.readable and picture.split == split)
 
-    def class_number(self, picture: Picture) -> int:
-        return self.classes.index(picture.label)
-
     def class_counts(self, split: Split | None = None) -> dict[str, int]:
         """Readable pictures per class, every class named, in class order."""
         counts = Counter(picture.label for picture in (self.readable if split is None else self.of(split)))

@@ -25,7 +25,7 @@ from typing import Any
 from foldertune.errors import DataError, MissingError, SettingsError, WorkFailedError
 from foldertune.records import Decision, EpochRecord, Event, Forecast, Plan, plain
 
-SCHEMA = 1  # of run.json; a newer one is refused, an older one is read (tests/test_run.py keeps a fixture of each)
+SCHEMA = 1  # of run.json; a newer one is refused, an older one is read
 _TEMPORARY = ".part-"
 _TEMPORARIES = (f"{_TEMPORARY}*", ".tmp*")  # ours, and safetensors' own, which it renames to ours
 
@@ -100,6 +100,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal = 0
+        self._before: dict[int, Any] = {}
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopRequest]:
@@ -110,19 +111,34 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def request(number: int, _: object) -> None:
             self.signal = number
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-        for number in before:
+        for number in self._before:
             signal.signal(number, request)
         try:
             yield self
         finally:
-            for number, handler in before.items():
+            self._restore()
+            self._before = {}
+
+    @contextlib.contextmanager
+    def standing_aside(self) -> Iterator[None]:
+        """Let signals do at once what they did before: for work that cannot look at a request, and loses nothing when it is cut."""
+        listening = {number: signal.getsignal(number) for number in self._before}
+        self._restore()
+        try:
+            yield
+        finally:
+            for number, handler in listening.items():
                 signal.signal(number, handler)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +209,16 @@ class RunFolder:
         return self.path / "README.md"
 
     def create(self) -> None:
-        """Make an empty run folder; one that holds anything is refused, so that no run is ever overwritten."""
+        """Make an empty run folder; one that holds anything is refused, so that no run is ever overwritten.
+
+        A start that failed before its plan holds nothing of worth: the corrected command may begin anew in its place.
+        """
+        if self._never_got_to_a_plan():
+            with self.locked():
+                for path in (self.run_json, self.events, self.dataset_csv):
+                    path.unlink(missing_ok=True)
+            (self.path / ".lock").unlink(missing_ok=True)
+            self.checkpoints.rmdir()
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise SettingsError(
                 f"The run folder {self.path} exists and is not empty. Give another --run"
@@ -205,6 +230,12 @@ class RunFolder:
             raise SettingsError(
                 f"The run folder {self.path} cannot be made: {error.strerror}. Give another --run."
             ) from error
+
+    def _never_got_to_a_plan(self) -> bool:
+        known = {"run.json", "events.jsonl", "dataset.csv", ".lock", "checkpoints"}
+        if not self.run_json.exists() or {path.name for path in self.path.iterdir()} - known:
+            return False
+        return self.checkpoints.is_dir() and not any(self.checkpoints.iterdir())
 
     def open(self) -> dict[str, Any]:
         """run.json of an existing run, its schema checked."""
@@ -264,9 +295,14 @@ class RunFolder:
 
     def read_plan(self) -> Plan:
         rows = read_json(self.plan_json)
-        forecast = read_json(self.run_json).get("forecast")
+        facts = read_json(self.run_json)
+        forecast = facts.get("forecast")
         try:
-            return Plan(tuple(Decision(**row) for row in rows), Forecast(**forecast) if forecast else None)
+            return Plan(
+                tuple(Decision(**row) for row in rows),
+                Forecast(**forecast) if forecast else None,
+                tuple(facts.get("plan_warnings", ())),
+            )
         except TypeError as error:
             raise DataError(f"{self.plan_json} is not a plan of this version: {error}.") from error
 

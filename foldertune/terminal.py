@@ -20,7 +20,6 @@ _STAGES = {
     "activations": "Activations of the frozen layers",
     "train": "Fine-tuning",
     "evaluate": "Evaluating",
-    "predict": "Predicting",
 }
 _PLAIN_LINE_S = 15.0  # without a terminal, at most one line of progress in so many seconds
 
@@ -190,10 +189,10 @@ def _baseline(facts: Mapping[str, Any]) -> list[str]:
 
 def _epoch(facts: Mapping[str, Any]) -> list[str]:
     val = "" if facts["val_accuracy"] is None else f"  val {facts['val_accuracy']:.1%}"
-    best = "  best" if facts["best"] else ""
+    kept = "  kept so far" if facts["best"] else ""
     return [
         f"Epoch {facts['epoch']}/{facts['epochs']}  loss {facts['train_loss']:.3f}  train {facts['train_accuracy']:.1%}{val}"
-        f"  {facts['pictures_per_s']:.1f} pictures/s{best}"
+        f"  {facts['pictures_per_s']:.1f} pictures/s{kept}"
     ]
 
 

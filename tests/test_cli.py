@@ -158,6 +158,64 @@ def test_train_into_a_folder_that_holds_something_is_refused(small_run: Path) ->
     assert state_of(small_run) == before
 
 
+@pytest.mark.parametrize("way", ["up and down again", "link"])
+def test_train_with_the_run_inside_the_data_by_another_way_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    folder = put_classes(tmp_path / "photos", {"a": 3, "b": 3})
+    named = tmp_path / "photos" / ".." / "photos"
+    if way == "link":
+        named = tmp_path / "linked"
+        named.symlink_to(folder)
+    before = state_of(folder)
+    monkeypatch.chdir(folder)  # the run folder is made below the working directory
+    assert "which is never changed. Give another --run." in foldertune("train", named).refused(2)
+    assert state_of(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--precision", "fp16", "--device", "cpu"],
+            "Precision fp16 is for GPUs; on a processor take float32 or bf16.",
+        ),
+        (
+            ["--preset", "xray", "--tune", "head"],
+            "The preset xray trains every layer; leave out --tune head, or the preset.",
+        ),
+        (
+            ["--model", "vit_base", "--image-size", "100"],
+            "Image size is 100. A ViT takes multiples of 16, such as 224 or 384.",
+        ),
+    ],
+)
+def test_train_with_settings_that_cannot_go_together_is_refused_before_anything_is_made(
+    tmp_path: Path, words: list[str], sentence: str
+) -> None:
+    put_classes(tmp_path / "photos", {"a": 3, "b": 3})
+    assert foldertune("train", tmp_path / "photos", "--run", tmp_path / "run", *words).refused(2) == sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_that_failed_before_its_plan_can_be_started_again_in_its_place(tmp_path: Path) -> None:
+    folder = put_classes(tmp_path / "photos", {"a": 3})
+    words: list[str | Path] = ["train", folder, "--run", tmp_path / "run", "--weights"]
+    assert "does not exist" in foldertune(*words, "none.safetensors").refused(4)
+    last = foldertune(*words, "random").err.splitlines()[-1]
+    assert "has one class" in last  # what was wrong next, not that the folder of the run is not empty
+    resumed = foldertune("train", "--resume", tmp_path / "run").err.splitlines()[-1]
+    assert "has one class" in resumed
+
+
+def test_train_notes_where_weights_lie_so_that_another_folder_can_resume(tmp_path: Path) -> None:
+    put_classes(tmp_path / "photos", {"a": 3})
+    started = foldertune("train", tmp_path / "photos", "--run", tmp_path / "run", "--weights", "none.safetensors")
+    assert started.code == 4
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["weights"]
+    assert Path(asked) == Path.cwd() / "none.safetensors"
+
+
 @pytest.mark.parametrize("inside", [".", "run", "a/b"])
 def test_train_with_the_run_inside_the_data_is_refused_and_makes_nothing(tmp_path: Path, inside: str) -> None:
     put_classes(tmp_path, {"a": 3, "b": 3})
@@ -297,6 +355,27 @@ def test_evaluate_on_a_folder_measures_its_pictures_and_refuses_other_classes(sm
     other = foldertune("evaluate", small_run, put_classes(tmp_path, {"red": 2, "violet": 2}))
     assert (other.code, other.out) == (3, "")
     assert "violet" in other.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("layout", ["test alone", "one class", "csv of test alone"])
+def test_evaluate_on_a_folder_that_nobody_could_train_on_measures_it(
+    small_run: Path, tmp_path: Path, layout: str
+) -> None:
+    folder = tmp_path / "new"
+    if layout == "test alone":
+        put_classes(folder / "test", {"red": 2, "green": 3})
+    elif layout == "one class":
+        put_classes(folder, {"red": 5})
+    else:
+        put_classes(folder, {"red": 5})
+        lines = ["path,label,split", *(f"red/{number}.png,red,test" for number in range(5))]
+        (folder / "labels.csv").write_text("\n".join(lines))
+    found = foldertune("evaluate", small_run, folder, "--json")
+    assert found.code == 0, found.err
+    assert found.document["num_pictures"] == 5
+    nothing = tmp_path / "nothing" / "red"
+    nothing.mkdir(parents=True)
+    assert "No picture was found" in foldertune("evaluate", small_run, nothing.parent).refused(3)
 
 
 # Predict

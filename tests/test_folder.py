@@ -64,8 +64,8 @@ def test_scan_class_missing_from_a_split_never_shifts_labels(tmp_path: Path) -> 
     put(tmp_path, [f"train/{name}/1.png" for name in "abcd"] + ["val/b/2.png", "val/d/2.png", "test/d/3.png"])
     dataset = look(tmp_path)
     assert dataset.classes == ("a", "b", "c", "d")
-    assert [dataset.class_number(picture) for picture in dataset.of("val")] == [1, 3]
-    assert [dataset.class_number(picture) for picture in dataset.of("test")] == [3]
+    assert [dataset.classes.index(picture.label) for picture in dataset.of("val")] == [1, 3]
+    assert [dataset.classes.index(picture.label) for picture in dataset.of("test")] == [3]
 
 
 def test_scan_class_missing_from_train_is_refused(tmp_path: Path) -> None:

@@ -167,6 +167,18 @@ def test_fit_with_early_stop_ends_after_so_many_validations_without_gain(
     assert [record.best for record in made.records] == [True, True, False, False]
 
 
+def test_fit_that_runs_out_of_time_validates_the_epoch_that_it_ends_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10_000))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))  # every look at the clock takes a second
+    made = of_the_head(tmp_path, epochs=40, eval_steps=7, deadline_s=100.0)
+    made.run()
+    assert 1 <= len(made.records) < 40
+    assert len(made.records) % 7
+    assert made.records[-1].val_accuracy is not None
+
+
 def test_fit_keeps_the_best_accuracy_and_breaks_ties_by_log_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,11 +127,12 @@ def test_parameter_groups_decay_weights_but_not_biases_and_norms(network: Networ
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_set_rate_scales_every_group_and_returns_the_highest(network: Network, name: str) -> None:
+def test_set_rate_scales_every_group(network: Network, name: str) -> None:
     groups = parameter_groups(network, first_stage=0, learning_rate=0.2, layer_decay=0.5, weight_decay=0.1)
     optimizer = make_optimizer(name, groups)
     assert {group["lr"] for group in optimizer.param_groups} <= {0.0, *(group["peak"] for group in groups)}
-    assert set_rate(optimizer, 0.25) == pytest.approx(0.05)
+    set_rate(optimizer, 0.25)
+    assert max(group["lr"] for group in optimizer.param_groups) == pytest.approx(0.05)
     for group in optimizer.param_groups:
         assert group["lr"] == pytest.approx(0.25 * group["peak"])
 

@@ -89,8 +89,18 @@ def test_decide_guide_defaults_on_a_small_set_warns_of_too_few_steps_before_it_s
 
 @pytest.mark.parametrize("num_pictures", [200, 800, 2_000, 8_000, 40_000])
 @pytest.mark.parametrize("machine", [CPU, replace(CPU, bf16=True), GPU])
-def test_decide_auto_preset_never_warns_of_too_few_steps(num_pictures: int, machine: Machine) -> None:
-    assert not [text for text in decide(situation(num_pictures, machine), {}).warnings if "Too few" in text]
+@pytest.mark.parametrize("probed", [False, True])
+def test_decide_auto_preset_never_warns_of_too_few_steps(num_pictures: int, machine: Machine, probed: bool) -> None:
+    """Not even where the time that it allows itself is short: then it says that it takes longer."""
+    plan = decide(situation(num_pictures, machine, PROBE if probed else None, survey=NEAR), {})
+    assert not [text for text in plan.warnings if "Too few" in text]
+
+
+def test_decide_auto_epochs_that_do_not_fit_give_the_true_reason() -> None:
+    slow = replace(PROBE, train_per_s=1.0)
+    decision = next(one for one in decide(situation(800, TUNED_WHOLE, slow), {}).decisions if one.setting == "epochs")
+    assert decision.value >= 2
+    assert decision.reason.startswith("the fewest that teach anything; ")
 
 
 @given(
@@ -173,7 +183,16 @@ def test_decide_time_limit_bounds_the_forecast_where_one_epoch_fits(minutes: flo
     plan = decide(situation(800, probe=PROBE), {"max_minutes": minutes})
     assert plan.forecast is not None
     assert plan.forecast.minutes <= minutes or plan["epochs"] == 1
-    assert plan.forecast.minutes <= minutes or any("stop training early" in text for text in plan.warnings)
+    told = ("stop training early", "The baseline alone takes longer")
+    assert plan.forecast.minutes <= minutes or any(text in warning for warning in plan.warnings for text in told)
+
+
+def test_decide_time_limit_below_what_the_baseline_takes_says_that_it_is_not_kept() -> None:
+    warnings = decide(situation(8_000, probe=PROBE), {"max_minutes": 1}).warnings
+    assert any(
+        text.startswith("The baseline alone takes longer than --max-minutes 1 and is not cut short;")
+        for text in warnings
+    )
 
 
 def test_decide_forecast_adds_up_what_the_probe_measured() -> None:
@@ -206,6 +225,24 @@ def test_decide_every_ranged_setting_is_within_its_range() -> None:
             for name, allowed in RANGES.items():
                 if values.get(name) is not None and not allowed.guide:
                     assert values[name] in allowed, name
+
+
+@pytest.mark.parametrize(("px", "fit"), [(160, "letterbox"), (384, "crop")])
+def test_decide_takes_size_and_fit_of_the_weights_own_preprocessing(px: int, fit: str) -> None:
+    plan = decide(situation(800, weights_px=px, weights_fit=fit), {})
+    assert (plan["image_size"], plan["fit"]) == (px, fit)
+    assert decide(situation(800, weights_px=px), {"image_size": 224})["image_size"] == 224
+
+
+def test_decide_disk_has_room_for_three_states_of_the_network() -> None:
+    small, large = (
+        decide(situation(800, CPU, PROBE, num_parameters=count), {"tune": "all"}).forecast
+        for count in (10**7, 3 * 10**8)
+    )
+    assert small is not None
+    assert large is not None
+    state_mib = 4 * 4 * (3 * 10**8 - 10**7) / 2**20  # weights, two moments of AdamW, the best weights
+    assert large.disk_mib - small.disk_mib >= 3 * state_mib
 
 
 # ------------------------------------------------------------------------------------------------------- orientation
@@ -255,7 +292,8 @@ def test_far_pictures_without_an_upright_side_are_turned_instead_of_coloured() -
 
 
 def test_far_pictures_that_may_be_turned_get_more_time() -> None:
-    plans = [decide(situation(800, TUNED_WHOLE, PROBE, survey=Survey(share, 0.48)), {}) for share in (0.25, 0.9)]
+    fast = replace(PROBE, train_per_s=20)
+    plans = [decide(situation(800, TUNED_WHOLE, fast, survey=Survey(share, 0.48)), {}) for share in (0.25, 0.9)]
     assert plans[0]["epochs"] > plans[1]["epochs"]
 
 

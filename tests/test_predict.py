@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,6 +153,23 @@ def test_picture_files_of_folders_and_files_come_in_order(tmp_path: Path) -> Non
     found = picture_files([tmp_path / "b", tmp_path / "a.png", tmp_path / "none.png", tmp_path / "b" / "notes.txt"])
     names = [path.relative_to(tmp_path).as_posix() for path in found]
     assert names == ["b/1.PNG", "b/2.png", "b/inner/3.jpg", "a.png", "none.png", "b/notes.txt"]
+
+
+def test_predict_goes_on_past_a_folder_that_cannot_be_read(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, ["a/1.png", "b/2.png", "c/3.png"])
+    real = os.scandir
+
+    def scandir(folder: Path) -> Any:
+        if Path(folder).name == "b":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    answers = list(predictor.predict(picture_files([tmp_path])))
+    assert [Path(answer.path).name for answer in answers] == ["1.png", "b", "3.png"]
+    assert [bool(answer.error) for answer in answers] == [False, True, False]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")

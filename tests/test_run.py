@@ -120,6 +120,18 @@ def test_read_json_of_a_missing_file_says_that_this_is_no_run(tmp_path: Path) ->
         read_json(tmp_path / "run.json")
 
 
+def test_stop_request_standing_aside_lets_signals_do_what_they_did() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest().listening() as stop:
+        listening = signal.getsignal(signal.SIGTERM)
+        with stop.standing_aside():
+            assert signal.getsignal(signal.SIGTERM) == before
+        assert signal.getsignal(signal.SIGTERM) == listening != before
+    assert signal.getsignal(signal.SIGTERM) == before
+    with stop.standing_aside():  # nobody listens: nothing to give back
+        assert signal.getsignal(signal.SIGTERM) == before
+
+
 # ------------------------------------------------------------------------------------------------------ the run folder
 
 
@@ -142,7 +154,21 @@ def test_create_over_anything_else_refuses_and_changes_nothing(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
+def test_create_over_a_start_that_never_got_to_its_plan_begins_anew(made: RunFolder) -> None:
+    made.dataset_csv.write_text("row,path")
+    made.append_event(event("started"))
+    made.create()
+    assert [path.name for path in made.path.iterdir()] == ["checkpoints"]
+
+
+def test_create_over_a_start_that_is_going_on_is_refused(made: RunFolder) -> None:
+    with made.locked(), pytest.raises(WorkFailedError, match="Another process is going through"):
+        made.create()
+    assert made.run_json.exists()
+
+
 def test_create_over_a_run_says_how_to_go_on_with_it(made: RunFolder) -> None:
+    write_json(made.plan_json, [])
     with pytest.raises(SettingsError, match=f"foldertune train --resume {made.path}"):
         made.create()
 

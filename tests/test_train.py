@@ -23,10 +23,10 @@ import foldertune
 from foldertune import api, recipe
 from foldertune.errors import DataError
 from foldertune.models.config import read_config
-from foldertune.records import SPLITS, Event, Interval, plain
+from foldertune.records import SPLITS, Event, Interval, finish, plain
 from foldertune.run import SCHEMA
 from foldertune.settings import TrainSettings
-from foldertune.training import blend, verdict
+from foldertune.training import blend, checkpoint, verdict
 from foldertune.training.verdict import Verdict
 
 FILES = {
@@ -231,6 +231,7 @@ def test_plan_names_every_value_as_the_run_decided_it_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     planned = foldertune.plan(photographs, **quick)
     assert planned.values() == run.plan.values()
+    assert planned.warnings == run.plan.warnings
     assert planned.forecast is not None
     assert planned.forecast.minutes > 0
     assert not list(tmp_path.iterdir())
@@ -299,6 +300,25 @@ def test_resume_after_the_kept_model_was_written_ends_with_the_same_bits(
     foldertune.resume(started.path)
     assert "blended" in {told["kind"] for told in lines(whole.path / "events.jsonl")}
     assert (started.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    assert list((started.path / "checkpoints").iterdir()) == []
+
+
+def test_t3_killed_when_all_is_done_the_run_is_finished_and_trains_nothing_again(
+    photographs: Path, quick: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the word that the run is finished and the end of its saved states."""
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    started = api.start(photographs, run=tmp_path / "run", **quick)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "remove_states", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finish(api.going(started))
+    model = (started.path / "model.safetensors").read_bytes()
+    assert list(api.going(started)) == []
+    assert (started.path / "model.safetensors").read_bytes() == model
     assert list((started.path / "checkpoints").iterdir()) == []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from foldertune.evaluation.metrics import fit_temperature, log_loss, softmax
+from foldertune.records import plain
 from foldertune.training.verdict import judge
 
 NUM_CLASSES = 3
@@ -42,7 +45,6 @@ CASES: dict[str, tuple[Floats, Floats, str]] = {
         answers(300, right=0.8, margin=3, noise=0.5), answers(300, right=0.8, noise=3, seed=1), "baseline",
     ),
     "better on 3 pictures only": (answers(3, right=0.3), answers(3, right=1.0, seed=1), "fine-tuned"),
-    "one picture, the same": (answers(1, right=1.0), answers(1, right=1.0), "baseline"),
 }  # fmt: skip
 
 
@@ -81,6 +83,14 @@ def test_judge_of_nothing_fine_tuned_keeps_the_baseline_and_says_so(num_pictures
     verdict = judge(answers(num_pictures, right=0.8), None, numbers(num_pictures))
     assert (verdict.kept, verdict.gain.value) == ("baseline", 0.0)
     assert "nothing was fine-tuned" in verdict.sentence
+
+
+def test_judge_of_one_validation_picture_keeps_the_baseline_and_writes_no_infinity() -> None:
+    logits = np.array([[2.0, 0.0]], np.float32)
+    verdict = judge(logits, -logits, np.array([1]))
+    assert verdict.kept == "baseline"
+    assert "one validation picture compares nothing" in verdict.sentence
+    json.dumps(plain(verdict), allow_nan=False)
 
 
 def test_judge_without_validation_pictures_keeps_the_baseline_and_says_so() -> None:

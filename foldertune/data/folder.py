@@ -43,30 +43,33 @@ class Found:
     warnings: tuple[str, ...] = ()
 
 
-def scan(folder: Path, *, workers: int) -> Work[Dataset]:
+def scan(folder: Path, *, workers: int, to_learn: bool = True) -> Work[Dataset]:
     """Walk the folder, then read and decode every picture once. `workers` threads decode.
 
-    Raises DataError where there is nothing to learn from: no folder, no readable picture, fewer than two classes, an empty class.
+    Raises DataError where there is nothing to learn from: no folder, no readable picture, fewer than two classes, an empty
+    class. With to_learn=False, to measure a model on: only where no picture can be read.
     """
-    found = walk(folder)
+    found = walk(folder, to_learn=to_learn)
     checked = []
     for picture in ahead(lambda picture: check(folder, picture), found.pictures, workers=workers):
         checked.append(picture)
         if len(checked) % 32 == 0 or len(checked) == len(found.pictures):
             yield Progress("look", len(checked), len(found.pictures))
     dataset = Dataset(folder, found.classes, tuple(checked), found.split_source, dict(found.skipped), found.warnings)
+    if not to_learn and dataset.readable:
+        return dataset
     refuse_unusable(dataset)
     return replace(dataset, warnings=(*found.warnings, *dataset_warnings(dataset)))
 
 
-def walk(folder: Path) -> Found:
+def walk(folder: Path, *, to_learn: bool = True) -> Found:
     """Which files are pictures of which class, by names alone."""
     if not folder.exists():
         raise DataError(f"There is no folder {folder}. Give a folder with one subfolder of pictures per class.")
     if not folder.is_dir():
         raise DataError(f"{folder} is a file. Give the folder that holds one subfolder of pictures per class.")
     try:
-        found = _walk_labels(folder) if (folder / LABELS_FILE).is_file() else _walk_folders(folder)
+        found = _walk_labels(folder) if (folder / LABELS_FILE).is_file() else _walk_folders(folder, to_learn=to_learn)
     except OSError as error:
         raise DataError(
             f"{error.filename} cannot be read: {error.strerror}. Mend it or its permissions, or move it away."
@@ -144,7 +147,7 @@ def _label_warnings(dataset: Dataset) -> list[str]:
     return warnings
 
 
-def _walk_folders(folder: Path) -> Found:
+def _walk_folders(folder: Path, *, to_learn: bool) -> Found:
     skipped: Counter[str] = Counter()
     tops = _entries(folder, skipped)
     folders = [entry.name for entry in tops if entry.is_dir(follow_symlinks=False)]
@@ -154,7 +157,7 @@ def _walk_folders(folder: Path) -> Found:
         skipped.clear()
         names, pictures = _walk_classes(folder, PurePosixPath(), None, skipped)
         return Found(tuple(pictures), tuple(sorted(names)), "", skipped)
-    if "train" not in splits.values():
+    if to_learn and "train" not in splits.values():
         raise DataError(
             f"{folder} has {_names(list(splits))} but no train folder. Add train/, with one subfolder per class."
         )

@@ -81,7 +81,7 @@ def find_pack(folder: Path, key: str, shape: tuple[int, ...], dtype: DTypeLike, 
     pack = Pack(folder / f"{key}.pack", shape, np.dtype(dtype), num_records)
     with contextlib.suppress(OSError):
         if pack.path.stat().st_size == num_records * pack.record_bytes:
-            os.utime(pack.path)  # the least recently used go first when space is short
+            os.utime(pack.path)  # whoever clears the cache by age keeps what is in use
             return pack
     return None
 

@@ -14,8 +14,8 @@ from foldertune.records import SPLITS, Dataset, Picture, Split
 from foldertune.run import write_text
 
 COLUMNS = ("row", "path", "label", "split", "group", "width", "height", "sha256", "problem")
-# What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection"; the last four are full-width), and our own mark.
-_DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
+# What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection"; the last four are full-width).
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def write_dataset(path: Path, dataset: Dataset) -> None:
@@ -72,7 +72,8 @@ def fingerprint(dataset: Dataset) -> str:
 
 def _guarded(value: object) -> str:
     text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_DANGEROUS) else text
+    # The mark itself gets one too, so that it can be taken off again.
+    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
 
 
 def _picture(row: Mapping[str, str]) -> Picture:

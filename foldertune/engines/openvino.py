@@ -26,7 +26,7 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, graph: nn.Module, image_size: int, *, precision: str = "float32", num_threads: int = 0) -> None:
+    def __init__(self, graph: nn.Module, image_size: int, *, precision: str = "float32") -> None:
         import torch
 
         openvino = _without_telemetry()
@@ -38,8 +38,6 @@ class OpenVinoEngine:
             model = openvino.convert_model(traced, example_input=example)
         model.reshape([-1, image_size, image_size, 3])
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
-        if num_threads:
-            options["INFERENCE_NUM_THREADS"] = num_threads
         self._request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
 
     def run_all(self, pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

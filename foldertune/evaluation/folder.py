@@ -21,7 +21,7 @@ def evaluate_folder(predictor: Predictor, folder: Path) -> Work[Evaluation]:
 
     Raises DataError for a class that the model does not know.
     """
-    dataset = yield from scan(folder, workers=num_cores())
+    dataset = yield from scan(folder, workers=num_cores(), to_learn=False)
     _refuse_unknown(dataset, predictor.classes)
     split, pictures = _chosen(dataset)
     numbers = {name: number for number, name in enumerate(predictor.classes)}

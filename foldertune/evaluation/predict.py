@@ -12,7 +12,7 @@ import numpy as np
 
 from foldertune.data.pack import ahead
 from foldertune.engines import Engine, make_engine
-from foldertune.errors import DataError, ImageError, MissingError
+from foldertune.errors import ImageError, MissingError
 from foldertune.evaluation.metrics import softmax
 from foldertune.images import decode, is_picture_name, read_picture_bytes
 from foldertune.machine import num_cores
@@ -109,8 +109,9 @@ def picture_files(paths: Iterable[Path]) -> Iterator[Path]:
 def _inside(folder: Path) -> Iterator[Path]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"The folder {folder} cannot be read: {error.strerror}. Mend its permissions.") from error
+    except OSError:
+        yield folder  # its record says why, and the others are answered
+        return
     for entry in entries:
         if entry.name.startswith("."):
             continue

@@ -21,6 +21,10 @@ class Network(nn.Module):
     feature_size: int  # D
     num_classes: int  # K
 
+    @property
+    def num_parameters(self) -> int:
+        return sum(value.numel() for value in self.parameters())
+
     @abstractmethod
     def run_stage(self, stage: int, x: Tensor) -> Tensor:
         """One stage: from the output of the stage before (the normalised input for stage 0) to its own output."""

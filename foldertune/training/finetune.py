@@ -80,9 +80,10 @@ def fine_tune(
         start = load_file(place.baseline)
 
         def logits() -> NDArray[np.float32]:
-            if stop.signal:
+            found = _logits(place.network, val, course, stop)
+            if found is None:
                 raise _interrupted(folder, stop)
-            return _logits(place.network, val, course)
+            return found
 
         share = blend(place.network, start, logits, val.labels)
         yield event("blended", share=share)
@@ -106,12 +107,14 @@ def _settled(network: Network, train: Labelled, course: Course, stop: StopReques
         return measure_statistics(network, norms, train.unchanged or train.source, places, stop=stop)
 
 
-def _logits(network: Network, val: Labelled, course: Course) -> NDArray[np.float32]:
-    """(N, K): what the network says of the validation pictures, in the precision of training."""
+def _logits(network: Network, val: Labelled, course: Course, stop: StopRequest) -> NDArray[np.float32] | None:
+    """(N, K): what the network says of the validation pictures, in the precision of training. None if asked to stop."""
     parts = [np.zeros((0, network.num_classes), np.float32)]
     network.eval()
     with torch.inference_mode(), autocast(course):
         for start in range(0, len(val.labels), 32):
+            if stop.signal:
+                return None
             places = np.arange(start, min(start + 32, len(val.labels)))
             x = network.run_stages(val.source.batch(places, 0), first=course.first_stage)
             parts.append(network.classify(network.pool(x)).float().cpu().numpy())

@@ -144,7 +144,7 @@ def _close_epoch(
     loss: float | None = None
     accuracy: float | None = None
     best = False
-    last = account.epoch == course.epochs or account.elapsed_s > course.deadline_s
+    last = account.epoch == course.epochs or _no_time_for_another(account, course, num_done=account.epoch)
     due = last or account.epoch % course.eval_steps == 0
     # Interrupted from here on, the state stands at the end of the epoch, and does all of this again when resumed.
     if due and not trainer.settle(stop):
@@ -158,7 +158,8 @@ def _close_epoch(
             trainer.mark()  # the epoch's last step is done
             raise _not_finite("The validation loss", trainer, folder, step=account.step)
         best = trainer.keep_if_best(loss, accuracy, num_pictures=len(val.labels))
-    account.elapsed_s = time.monotonic() - began
+    if due:  # else the time stays as it was when this epoch was judged not to be the last
+        account.elapsed_s = time.monotonic() - began
     record = EpochRecord(
         epoch=account.epoch,
         step=account.step,
@@ -185,8 +186,12 @@ def _is_over(trainer: Trainer) -> bool:
         return False  # an epoch that was begun before an interruption is closed like any other
     if course.early_stop and account.validations_since_best >= course.early_stop:
         return True
-    done = account.epoch - 1
-    epoch_s = account.elapsed_s / done if done else 0.0
+    return _no_time_for_another(account, course, num_done=account.epoch - 1)
+
+
+def _no_time_for_another(account: Account, course: Course, *, num_done: int) -> bool:
+    """Whether less than half an epoch would fit before the deadline."""
+    epoch_s = account.elapsed_s / num_done if num_done else 0.0
     return account.elapsed_s + 0.5 * epoch_s > course.deadline_s
 
 

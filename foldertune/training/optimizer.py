@@ -64,11 +64,10 @@ def make_optimizer(name: str, groups: list[dict[str, object]]) -> torch.optim.Op
     return torch.optim.AdamW(groups, lr=0.0, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Scale every group's rate; returns the highest."""
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's rate to a share of its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
-    return float(max(group["lr"] for group in optimizer.param_groups))
 
 
 def freeze_below(network: Network, first_stage: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from foldertune.engines import make_engine
 from foldertune.engines.torch import Graph
 from foldertune.evaluation.card import render_card
-from foldertune.evaluation.metrics import evaluate_probabilities, softmax, worst_mistakes
+from foldertune.evaluation.metrics import evaluate_probabilities, fit_temperature, softmax, worst_mistakes
 from foldertune.evaluation.report import Mistake, ReportFacts, render_report, thumbnail
 from foldertune.records import SPLITS, EpochRecord, Evaluation, Plan, Progress, Split, Work, plain
 from foldertune.run import RunFolder, environment, write_json, write_text, written_whole
@@ -57,23 +58,28 @@ class Result:
 
 
 def measure(material: Material, logits: Mapping[str, Logits], verdict: Verdict) -> Result:
-    """Every model on every split that it has logits for; the kept one at its temperature."""
+    """Every model on every split that it has logits for, each at the temperature that suits it on validation."""
     classes = material.dataset.classes
-    kept = {split: softmax(values / verdict.temperature) for split, values in logits[verdict.kept].items()}
-    evaluations: dict[str, dict[Split, Evaluation]] = {
+    probabilities = {
         model: {
-            split: evaluate_probabilities(
-                kept[split] if model == verdict.kept else softmax(values),
-                material.labels[split],
-                classes=classes,
-                split=split,
-            )
+            split: softmax(values / _temperature(model, by_split, material, verdict))
             for split, values in by_split.items()
-            if len(values)
         }
         for model, by_split in logits.items()
     }
-    return Result(kept, evaluations, verdict)
+    evaluations: dict[str, dict[Split, Evaluation]] = {
+        model: {
+            split: evaluate_probabilities(shares, material.labels[split], classes=classes, split=split)
+            for split, shares in by_split.items()
+            if len(shares)
+        }
+        for model, by_split in probabilities.items()
+    }
+    return Result(probabilities[verdict.kept], evaluations, verdict)
+
+
+def _temperature(model: str, logits: Logits, material: Material, verdict: Verdict) -> float:
+    return verdict.temperature if model == verdict.kept else fit_temperature(logits["val"], material.labels["val"])
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -92,8 +98,10 @@ def write(
     facts = report_facts(run, material, plan, result, history=history, minutes=minutes)
     run_facts = run.open()
     write_text(run.report, render_report(facts))
+    source = run_facts["weights"]["source"]
     card = render_card(
-        facts, model=plan["model"], weights_source=run_facts["weights"]["source"],
+        # The card is published with the model: a file's name, not where it lay.
+        facts, model=plan["model"], weights_source=Path(source).name if Path(source).is_absolute() else source,
         licence=run_facts["weights"]["licence"], preprocess=_read_preprocess(run),
     )  # fmt: skip
     write_text(run.card, card)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """How training goes; every value stands in the plan. Rates per step, times in seconds."""
+    """How training goes, as the plan says; clip_norm alone is the same for all. Rates per step, times in seconds."""
 
     epochs: int
     batch_size: int

@@ -45,9 +45,14 @@ def judge(
     chance hides almost anything.
     Each is judged at its own best temperature, so that confidence alone wins nothing.
     """
-    if tuned is None or len(labels) == 0:
+    if tuned is None or len(labels) < 2:
         temperature = fit_temperature(baseline, labels)
-        reason = "nothing was fine-tuned" if tuned is None else "there are no validation pictures to compare on"
+        few = (
+            "one validation picture compares nothing"
+            if len(labels)
+            else "there are no validation pictures to compare on"
+        )
+        reason = "nothing was fine-tuned" if tuned is None else few
         return Verdict("baseline", Interval(0.0, 0.0, 0.0), temperature, f"The baseline is kept: {reason}.")
     temperatures = [fit_temperature(logits, labels) for logits in (baseline, tuned)]
     losses = [
