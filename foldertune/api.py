@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from foldertune.errors import DataError, SettingsError
+from foldertune.errors import DataError, FoldertuneError, InterruptedRunError, SettingsError
 from foldertune.planning import refuse_contradictions
 from foldertune.records import ClassScore, EpochRecord, Evaluation, Interval, Plan, Prediction, finish
 from foldertune.run import SCHEMA, RunFolder, StopRequest, environment, read_json, write_json
@@ -125,13 +125,22 @@ def start(
 
 
 def going(run: Run, stop: StopRequest | None = None) -> Journey[None]:
-    """Go through a run to its end, yielding events and progress. A finished run yields nothing."""
+    """Go through a run to its end, yielding events and progress. A finished run yields nothing.
+
+    A run that fails before it has a plan leaves no folder: the corrected command begins anew.
+    """
     from foldertune.journey import journey, tidy
 
     if run.folder.open().get("state") == "finished":
         tidy(run.folder)
-    else:
+        return
+    try:
         yield from journey(run.folder, stop or StopRequest())
+    except InterruptedRunError:
+        raise
+    except FoldertuneError:
+        run.folder.discard_without_plan()  # nothing half-written stays
+        raise
 
 
 def load(run: AnyPath) -> Run:
@@ -227,6 +236,11 @@ def _new_run_path(folder: Path) -> Path:
 
 
 def _stored_evaluation(run: Run) -> Evaluation:
+    if run.folder.open().get("state") != "finished":
+        raise DataError(
+            f"The run {run.path} is not finished, so its test pictures were not measured. "
+            f"Go on with `foldertune train --resume {run.path}`."
+        )
     facts = read_json(run.folder.metrics)
     try:
         stored = facts["evaluations"][facts["kept"]]["test"]

@@ -117,12 +117,16 @@ def warnings_of(situation: Situation, chosen: Chosen, forecast: Forecast | None)
     warnings = []
     steps = chosen["epochs"] * steps_per_epoch(situation, chosen)
     travel = steps * chosen["learning_rate"]
-    if chosen["tune"] != "head" and chosen["optimizer"] == "adamw" and travel < LEAST_TRAVEL:
+    limit = chosen["max_minutes"]
+    baseline_alone = bool(limit and forecast and seconds_of(situation, {**chosen, "tune": "head"}) > 60 * limit)
+    slow = chosen["tune"] != "head" and chosen["optimizer"] == "adamw" and travel < LEAST_TRAVEL
+    if slow and not baseline_alone:
         enough = epochs_to_learn(situation, chosen)
+        longer = ", which takes a higher --max-minutes" * bool(limit)
         warnings.append(
             f"Too few steps to learn: {steps:,} steps at rate {chosen['learning_rate']:g} hardly move the network "
             f"(rate x steps is {travel:.3g}; {LEAST_TRAVEL:g} and more is usual). "
-            f"Take --epochs {enough}, or a higher --learning-rate{', or --preset auto' * (chosen['preset'] != 'auto')}."
+            f"Take --epochs {enough}{longer}, or a higher --learning-rate{', or --preset auto' * (chosen['preset'] != 'auto')}."
         )
     machine = situation.machine
     if forecast and forecast.memory_mib > machine.free_memory_mib:
@@ -135,8 +139,7 @@ def warnings_of(situation: Situation, chosen: Chosen, forecast: Forecast | None)
             f"About {forecast.disk_mib:,.0f} MiB of disk are needed and {machine.free_disk_mib:,.0f} MiB are free. "
             "Free space, or set FOLDERTUNE_CACHE and --run to a disk with more of it."
         )
-    limit = chosen["max_minutes"]
-    if limit and forecast and seconds_of(situation, {**chosen, "tune": "head"}) > 60 * limit:
+    if baseline_alone:
         warnings.append(
             f"The baseline alone takes longer than --max-minutes {limit:g} and is not cut short; nothing will be fine-tuned. "
             "Take a smaller --image-size, or a higher --max-minutes."

@@ -131,7 +131,7 @@ def _auto_epochs(situation: Situation, chosen: Chosen) -> Answer:
     if epochs == wanted:
         return wanted, asked, "auto-epochs"
     if seconds_of(situation, {**chosen, "epochs": epochs}) > 60 * limit:
-        return epochs, f"the fewest that teach anything; {limit:.1f} minutes ({why}) would not do", "time-limit"
+        return epochs, f"the fewest that make sense; {limit:.1f} minutes ({why}) are too short for them", "time-limit"
     return epochs, f"what fits into {limit:.1f} minutes ({why}); {wanted} if time were no matter", "time-limit"
 
 

@@ -211,18 +211,12 @@ class RunFolder:
     def create(self) -> None:
         """Make an empty run folder; one that holds anything is refused, so that no run is ever overwritten.
 
-        A start that failed before its plan holds nothing of worth: the corrected command may begin anew in its place.
+        A start that was cut off before its plan holds nothing of worth: the same command may begin anew in its place.
         """
-        if self._never_got_to_a_plan():
-            with self.locked():
-                for path in (self.run_json, self.events, self.dataset_csv):
-                    path.unlink(missing_ok=True)
-            (self.path / ".lock").unlink(missing_ok=True)
-            self.checkpoints.rmdir()
+        self.discard_without_plan()
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise SettingsError(
-                f"The run folder {self.path} exists and is not empty. Give another --run"
-                + (f", or go on with it: `foldertune train --resume {self.path}`." if self.run_json.exists() else ".")
+                f"The run folder {self.path} exists and is not empty. Give another --run{self._or_go_on()}."
             )
         try:
             self.checkpoints.mkdir(parents=True)
@@ -230,6 +224,24 @@ class RunFolder:
             raise SettingsError(
                 f"The run folder {self.path} cannot be made: {error.strerror}. Give another --run."
             ) from error
+
+    def discard_without_plan(self) -> None:
+        """Remove the folder of a run that never got to its plan; any other stays as it is."""
+        if not self._never_got_to_a_plan():
+            return
+        with self.locked():
+            for path in (self.run_json, self.events, self.dataset_csv):
+                path.unlink(missing_ok=True)
+        (self.path / ".lock").unlink(missing_ok=True)
+        self.checkpoints.rmdir()
+        self.path.rmdir()
+
+    def _or_go_on(self) -> str:
+        if not self.run_json.exists():
+            return ""
+        if self.open().get("state") == "finished":
+            return "; the run in it is finished"
+        return f", or go on with it: `foldertune train --resume {self.path}`"
 
     def _never_got_to_a_plan(self) -> bool:
         known = {"run.json", "events.jsonl", "dataset.csv", ".lock", "checkpoints"}

@@ -173,7 +173,7 @@ def _planned(facts: Mapping[str, Any]) -> list[str]:
     course = (
         ""
         if values["tune"] == "head"
-        else f", {values['epochs']} epochs, batch {values['batch_size']}, rate {values['learning_rate']:g}"
+        else f", {values['epochs']} epoch{'s' * (values['epochs'] != 1)}, batch {values['batch_size']}, rate {values['learning_rate']:g}"
     )
     cost = f"; about {duration(forecast['minutes'])} in all" if forecast else ""
     return [
@@ -189,7 +189,7 @@ def _baseline(facts: Mapping[str, Any]) -> list[str]:
 
 def _epoch(facts: Mapping[str, Any]) -> list[str]:
     val = "" if facts["val_accuracy"] is None else f"  val {facts['val_accuracy']:.1%}"
-    kept = "  kept so far" if facts["best"] else ""
+    kept = "  chosen so far" if facts["best"] else ""
     return [
         f"Epoch {facts['epoch']}/{facts['epochs']}  loss {facts['train_loss']:.3f}  train {facts['train_accuracy']:.1%}{val}"
         f"  {facts['pictures_per_s']:.1f} pictures/s{kept}"

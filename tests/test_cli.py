@@ -14,7 +14,8 @@ from command import Said, foldertune
 from folders import picture_bytes, put_classes, state_of
 
 import foldertune as package
-from foldertune import settings
+from foldertune import api, settings
+from foldertune.errors import DataError
 from foldertune.evaluation.predict import picture_files
 from foldertune.models.catalog import list_models
 
@@ -154,7 +155,7 @@ def test_train_into_a_folder_that_holds_something_is_refused(small_run: Path) ->
     before = state_of(small_run)
     sentence = foldertune("train", small_run.parent / "pictures", "--run", small_run).refused(2)
     assert sentence.startswith(f"The run folder {small_run} exists and is not empty.")
-    assert f"`foldertune train --resume {small_run}`" in sentence
+    assert sentence.endswith("Give another --run; the run in it is finished.")
     assert state_of(small_run) == before
 
 
@@ -198,22 +199,21 @@ def test_train_with_settings_that_cannot_go_together_is_refused_before_anything_
     assert not (tmp_path / "run").exists()
 
 
-def test_train_that_failed_before_its_plan_can_be_started_again_in_its_place(tmp_path: Path) -> None:
+def test_train_that_failed_before_its_plan_leaves_nothing_and_can_be_started_again(tmp_path: Path) -> None:
     folder = put_classes(tmp_path / "photos", {"a": 3})
     words: list[str | Path] = ["train", folder, "--run", tmp_path / "run", "--weights"]
     assert "does not exist" in foldertune(*words, "none.safetensors").refused(4)
     last = foldertune(*words, "random").err.splitlines()[-1]
     assert "has one class" in last  # what was wrong next, not that the folder of the run is not empty
-    resumed = foldertune("train", "--resume", tmp_path / "run").err.splitlines()[-1]
-    assert "has one class" in resumed
+    assert not (tmp_path / "run").exists()  # nothing half-written stays
 
 
 def test_train_notes_where_weights_lie_so_that_another_folder_can_resume(tmp_path: Path) -> None:
     put_classes(tmp_path / "photos", {"a": 3})
-    started = foldertune("train", tmp_path / "photos", "--run", tmp_path / "run", "--weights", "none.safetensors")
-    assert started.code == 4
-    asked = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["weights"]
-    assert Path(asked) == Path.cwd() / "none.safetensors"
+    started = api.start(tmp_path / "photos", run=tmp_path / "run", weights="none.safetensors")
+    assert Path(started.folder.open()["settings"]["weights"]) == Path.cwd() / "none.safetensors"
+    with pytest.raises(DataError, match=r"is not finished, so its test pictures were not measured\. Go on with"):
+        started.evaluate()
 
 
 @pytest.mark.parametrize("inside", [".", "run", "a/b"])

@@ -33,7 +33,7 @@ def test_draw_history_never_validated_has_one_line_and_no_best_epoch() -> None:
     history = [epoch(number, val_loss=None, val_accuracy=None, best=False) for number in (1, 2)]
     loss, _ = ElementTree.fromstring(draw_history(history))
     assert [line.get("points", "").count(",") for line in loss.iter("polyline")] == [2, 0]
-    assert "best" not in draw_history(history)
+    assert "chosen" not in draw_history(history)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))

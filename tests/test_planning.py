@@ -100,7 +100,7 @@ def test_decide_auto_epochs_that_do_not_fit_give_the_true_reason() -> None:
     slow = replace(PROBE, train_per_s=1.0)
     decision = next(one for one in decide(situation(800, TUNED_WHOLE, slow), {}).decisions if one.setting == "epochs")
     assert decision.value >= 2
-    assert decision.reason.startswith("the fewest that teach anything; ")
+    assert decision.reason.startswith("the fewest that make sense; ")
 
 
 @given(

@@ -157,6 +157,7 @@ def test_create_over_anything_else_refuses_and_changes_nothing(tmp_path: Path) -
 def test_create_over_a_start_that_never_got_to_its_plan_begins_anew(made: RunFolder) -> None:
     made.dataset_csv.write_text("row,path")
     made.append_event(event("started"))
+    (made.path.parent / "other").write_text("x")
     made.create()
     assert [path.name for path in made.path.iterdir()] == ["checkpoints"]
 
@@ -169,6 +170,10 @@ def test_create_over_a_start_that_is_going_on_is_refused(made: RunFolder) -> Non
 
 def test_create_over_a_run_says_how_to_go_on_with_it(made: RunFolder) -> None:
     write_json(made.plan_json, [])
+    write_json(made.run_json, {"schema": SCHEMA, "state": "finished"})
+    with pytest.raises(SettingsError, match=r"Give another --run; the run in it is finished\.$"):
+        made.create()
+    write_json(made.run_json, {"schema": SCHEMA, "state": "started"})
     with pytest.raises(SettingsError, match=f"foldertune train --resume {made.path}"):
         made.create()
 

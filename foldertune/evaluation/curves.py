@@ -124,7 +124,7 @@ def describe(chart: Chart) -> str:
         for line in chart.lines
         if line.points
     ]
-    best = f"The state of epoch {chart.best_epoch} was kept." if chart.best_epoch else ""
+    best = f"Of the epochs, {chart.best_epoch} was chosen." if chart.best_epoch else ""
     return " ".join([*sentences, best]).strip() or "No values."
 
 
@@ -165,7 +165,7 @@ def _best_mark(x: float) -> str:
     anchor, shift = ("end", -5) if x > WIDTH / 2 else ("start", 5)
     return (
         f'<line class="best" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}"/>'
-        f'<text class="axis" x="{x + shift:.1f}" y="{HEIGHT - BOTTOM - 6}" text-anchor="{anchor}">kept epoch</text>'
+        f'<text class="axis" x="{x + shift:.1f}" y="{HEIGHT - BOTTOM - 6}" text-anchor="{anchor}">chosen epoch</text>'
     )
 
 

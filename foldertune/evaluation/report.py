@@ -185,7 +185,7 @@ def _warnings(facts: ReportFacts) -> str:
 def _history_table(facts: ReportFacts) -> str:
     def row(record: EpochRecord) -> list[str]:
         return [
-            f'{record.epoch} <span class="tag">best</span>' if record.epoch == best else str(record.epoch),
+            f'{record.epoch} <span class="tag">chosen</span>' if record.epoch == best else str(record.epoch),
             f"{record.train_loss:.3f}",
             "—" if record.val_loss is None else f"{record.val_loss:.3f}",
             percent(record.train_accuracy),
