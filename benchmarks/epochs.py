@@ -77,12 +77,14 @@ def run(given: argparse.Namespace) -> Iterator[str]:
     finish(fit_baseline(bench.network, material, extraction, seed=plan["seed"]))
     bench.engine = None
     with scratch as place_of_states:
+        states = Path(place_of_states) / "states"
+        states.mkdir()
         baseline = Path(place_of_states) / "baseline.safetensors"
         write_weights(bench.network, baseline)
         place = Workplace(bench.network, bench.preprocess, material, bench.weights_id, cache, baseline)
         yield f"baseline: {judged(place, plan)}"
         began = time.monotonic()
-        steps = fine_tune(place, plan, deadline_s=math.inf, folder=Path(place_of_states) / "states", stop=StopRequest())
+        steps = fine_tune(place, plan, deadline_s=math.inf, folder=states, stop=StopRequest())
         for told in steps:
             if isinstance(told, EpochRecord):
                 spent = time.monotonic() - began
