@@ -1,7 +1,7 @@
 """How does fine-tuning go, epoch by epoch, with the automatic plan or with some of its values changed? Test accuracy after each.
 
-The test pictures are looked at on purpose, to choose a recipe by three sets of pictures; `foldertune train` never does. The
-figures of docs/log.md that name an epoch come from here.
+The test pictures are looked at on purpose, to choose a recipe by three sets of pictures; `foldertune train` never does. It repeats
+what docs/log.md tells epoch by epoch, which was measured with a forerunner of this script that is not kept.
 
 --change takes what concerns fine-tuning alone; all other settings are those of `foldertune train`.
 

@@ -113,7 +113,11 @@ def layer_decay(_: Situation, chosen: Chosen) -> Answer:
     if chosen["weights"] == "random":
         return 1.0, "from a random start every layer has as much to learn", "random-start"
     if _adapts(chosen):
-        return 1.0, "on pictures far from the pretraining ones the lower layers have as much to learn", "far-pictures"
+        return (
+            1.0,
+            "on pictures far from the pretraining ones the lower of the layers that learn have as much to learn",
+            "far-pictures",
+        )
     return (
         0.9,
         "lower layers hold more general features; a stronger decay kept pictures unlike ImageNet's from learning",
