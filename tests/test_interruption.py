@@ -18,6 +18,7 @@ from PIL import Image
 from trainings import made_pictures
 
 from foldertune import cli, machine, terminal
+from foldertune.models import weights
 from foldertune.records import Event, Progress
 from foldertune.training.checkpoint import load_state
 
@@ -171,6 +172,22 @@ def test_max_minutes_ends_a_run_that_would_take_far_longer(pictures: Path, own_c
     assert 1 <= len(history_of(run)) < 3000
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["evaluations"]["fine-tuned"]["test"]["num_pictures"] > 0
+
+
+def test_a_signal_while_weights_are_fetched_acts_at_once(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download cannot look at a request; what it has is kept without one."""
+    before, seen = signal.getsignal(signal.SIGTERM), []
+    real = weights.resolve_weights
+
+    def resolve(*given: str) -> Any:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        return real(*given)
+
+    monkeypatch.setattr(weights, "resolve_weights", resolve)
+    assert train(pictures, tmp_path / "run", "--tune", "head") == 0
+    assert seen == [before]
 
 
 def test_resume_of_a_finished_run_changes_nothing(straight: Path) -> None:
