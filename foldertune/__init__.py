@@ -27,6 +27,7 @@ __all__ = [
     "plan",
     "predict",
     "resume",
+    "speed",
     "train",
 ]
 

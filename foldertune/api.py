@@ -3,17 +3,19 @@
 run = foldertune.train("photos")        # look, split, plan, baseline, fine-tune, evaluate, report
 run.evaluate().accuracy                 # with its 95 % interval
 for answer in run.predict("new/"): ...  # one record per picture
+run.predict(content_of_a_jpeg).label    # one picture in memory, at once
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from foldertune.errors import DataError, FoldertuneError, InterruptedRunError, SettingsError
 from foldertune.planning import refuse_contradictions
@@ -22,6 +24,11 @@ from foldertune.run import SCHEMA, RunFolder, StopRequest, environment, read_jso
 from foldertune.settings import TrainSettings, check_settings, read_settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from foldertune.evaluation.choice import Choice
+    from foldertune.evaluation.predict import Predictor
     from foldertune.journey import Journey, Wish
     from foldertune.models.catalog import ModelFacts
 
@@ -58,9 +65,22 @@ class Run:
         """`foldertune.evaluate` of this run."""
         return evaluate(self, folder)
 
-    def predict(self, *paths: AnyPath, top_k: int = 1) -> Iterator[Prediction]:
+    @overload
+    def predict(
+        self, picture: bytes | NDArray[np.uint8], /, *, top_k: int = ..., engine: str = ..., precision: str = ...
+    ) -> Prediction: ...
+    @overload
+    def predict(
+        self, /, *paths: AnyPath, top_k: int = ..., engine: str = ..., precision: str = ...
+    ) -> Iterator[Prediction]: ...
+    def predict(self, /, *pictures: Any, **options: Any) -> Prediction | Iterator[Prediction]:
         """`foldertune.predict` with this run's model."""
-        return predict(self, *paths, top_k=top_k)
+        answered: Prediction | Iterator[Prediction] = predict(self, *pictures, **options)
+        return answered
+
+    def speed(self, *, every: bool = False) -> Choice:
+        """`foldertune.speed` of this run's model."""
+        return speed(self, every=every)
 
 
 def plan(folder: AnyPath, *, settings: AnyPath | None = None, **given: Unpack[TrainSettings]) -> Plan:
@@ -166,23 +186,69 @@ def evaluating(run: Run, folder: AnyPath) -> Journey[Evaluation]:
     return (yield from evaluate_folder(open_model(run.path), Path(folder)))
 
 
-def predict(model: Run | AnyPath, *paths: AnyPath, top_k: int = 1) -> Iterator[Prediction]:
-    """One record for each picture file, in order; folders are walked. A bad file has its reason in `error`.
+@overload
+def predict(
+    model: Run | AnyPath,
+    picture: bytes | NDArray[np.uint8],
+    /,
+    *,
+    top_k: int = ...,
+    engine: str = ...,
+    precision: str = ...,
+) -> Prediction: ...
+@overload
+def predict(
+    model: Run | AnyPath, /, *paths: AnyPath, top_k: int = ..., engine: str = ..., precision: str = ...
+) -> Iterator[Prediction]: ...
+def predict(
+    model: Run | AnyPath, /, *pictures: Any, top_k: int = 1, engine: str = "auto", precision: str = "auto"
+) -> Prediction | Iterator[Prediction]:
+    """Answers for pictures: for paths one record each, in order; for one picture in memory its record at once.
 
     model: a run, or a folder with model.safetensors and config.json.   top_k: how many classes each record names.
+    pictures: files and folders, which are walked (a bad file has its reason in `error`); or the content of one picture file as
+    bytes, or its pixels, (H, W, 3) uint8 RGB. For pictures in memory the model stays open, for the next one.
+    engine: openvino, onnxruntime, torch, compiled, or auto, the fastest here that is good enough.   precision: float32, bf16,
+    int8 or auto. The first time that auto is used for many pictures, or for one in memory, engines are tried for up to a minute.
+    Raises ImageError for bytes that are no picture, and what opening the model raises.
     """
-    from foldertune.evaluation.predict import open_model, picture_files
+    if len(pictures) == 1 and not isinstance(pictures[0], (str, Path)):
+        _check_top_k(top_k)
+        return _warm(_folder_of(model), engine, precision).answer(_in_memory(pictures[0]), top_k=top_k)
+    return finish(predicting(model, *pictures, top_k=top_k, engine=engine, precision=precision))
 
-    if top_k < 1:
-        raise SettingsError(f"Top k is {top_k}. Accepted: 1 and more.")
+
+def predicting(
+    model: Run | AnyPath, *paths: AnyPath, top_k: int = 1, engine: str = "auto", precision: str = "auto"
+) -> Journey[Iterator[Prediction]]:
+    """`predict` of files as a generator of what is told until the first answer can come."""
+    from foldertune.evaluation.predict import WORTH_MEASURING, opening, picture_files
+
+    _check_top_k(top_k)
     files = picture_files(Path(path) for path in paths)
-    first = next(files, None)
-    if first is None:
+    first = list(islice(files, WORTH_MEASURING))
+    if not first:
         raise DataError(
             f"There is no picture in {', '.join(map(str, paths)) or 'nothing'}. Give picture files, or folders with some."
         )
-    predictor = open_model(model.path if isinstance(model, Run) else Path(model))
-    return predictor.predict(chain([first], files), top_k=top_k)
+    predictor = yield from opening(_folder_of(model), engine=engine, precision=precision, num_pictures=len(first))
+    return predictor.predict(chain(first, files), top_k=top_k)
+
+
+def speed(run: Run | AnyPath, *, every: bool = False) -> Choice:
+    """Try the engines of this machine on a run's model, and remember what was found for `predict`.
+
+    every: also those that are not likely to be the fastest.
+    """
+    return finish(speeding(run, every=every))
+
+
+def speeding(run: Run | AnyPath, *, every: bool = False) -> Journey[Choice]:
+    """`speed` as a generator of its progress."""
+    from foldertune.evaluation.choice import trials_of
+    from foldertune.evaluation.saved_model import read_saved_model
+
+    return trials_of(read_saved_model(_folder_of(run)), every=every)
 
 
 def demo(run: AnyPath | None = None) -> Run:
@@ -202,6 +268,51 @@ def demoing(run: AnyPath | None = None, stop: StopRequest | None = None) -> Jour
     started = start(place / "digits", run=place / "run", **SETTINGS)
     yield from going(started, stop)
     return started
+
+
+def _folder_of(model: Run | AnyPath) -> Path:
+    return model.path if isinstance(model, Run) else Path(model)
+
+
+def _check_top_k(top_k: int) -> None:
+    if top_k < 1:
+        raise SettingsError(f"Top k is {top_k}. Accepted: 1 and more.")
+
+
+def _in_memory(picture: Any) -> bytes | NDArray[np.uint8]:
+    """A picture that was given as itself, its type checked."""
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return bytes(picture)
+    shape: tuple[int, ...] = getattr(picture, "shape", ())
+    dtype = str(getattr(picture, "dtype", ""))
+    if len(shape) == 3 and shape[-1] == 3 and min(shape) > 0 and dtype == "uint8":
+        found: NDArray[np.uint8] = picture
+        return found
+    given = f"an array {shape} of {dtype}" if shape else f"a {type(picture).__name__}"
+    raise SettingsError(
+        f"A picture was given as {given}. Accepted: a path, the content of a picture file as bytes, or pixels as an array "
+        "(height, width, 3) of uint8, RGB."
+    )
+
+
+def _warm(folder: Path, engine: str, precision: str) -> Predictor:
+    """The model, opened once for as long as its file stays as it is."""
+    from foldertune.errors import MissingError
+
+    try:
+        facts = (folder / "model.safetensors").stat()
+    except OSError:
+        raise MissingError(
+            f"There is no model in {folder}. Give the folder that `foldertune train --run` made."
+        ) from None
+    return _opened(folder.resolve(), engine, precision, (facts.st_mtime_ns, facts.st_size))
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(folder: Path, engine: str, precision: str, _: tuple[int, int]) -> Predictor:
+    from foldertune.evaluation.predict import opening
+
+    return finish(opening(folder, engine=engine, precision=precision))
 
 
 def list_models() -> tuple[ModelFacts, ...]:

@@ -160,7 +160,7 @@ def open_bench(values: Mapping[str, Any], weights: ResolvedWeights, dataset: Dat
     import torch
 
     from foldertune.engines import make_engine
-    from foldertune.engines.torch import Graph
+    from foldertune.engines.form import form_of
     from foldertune.models import build
     from foldertune.models.weights import load_weights
 
@@ -170,8 +170,8 @@ def open_bench(values: Mapping[str, Any], weights: ResolvedWeights, dataset: Dat
     if weights.path is not None:
         load_weights(network, weights.path, replace_head=True)
     preprocess = weights.preprocess.with_changes(image_size=values["image_size"], fit=values["fit"])
-    graph = Graph(network, preprocess, outputs=("features",))
-    engine = make_engine(graph, preprocess.image_size, device=machine.device, precision=values["precision"])
+    form = form_of(network, preprocess, outputs=("features",))
+    engine = make_engine(form, device=machine.device, precision=values["precision"])
     # Random layers are drawn one after another, so that they depend on how many classes the head has.
     drawn = ("random", values["seed"], len(dataset.classes), torch.__version__)
     weights_id = f"{values['model']} {weights.sha256 or drawn}"
@@ -327,6 +327,7 @@ def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, basel
         logits["baseline"] = yield from outcome.logits_of(bench.network, bench.preprocess, plan, material)
     cool_head(bench.network, verdict.temperature)
     write_weights(bench.network, run.model)
+    outcome.write_golden_answers(run, bench.network, bench.preprocess, material)
 
     minutes = run.minutes_spent()
     result = outcome.measure(material, logits, verdict)

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import math
 import os
+import platform
 import shutil
 import sys
 from dataclasses import dataclass
@@ -90,6 +91,16 @@ def cpu_has_bf16() -> bool:
         features = Path("/proc/cpuinfo").read_text()
         return any(f" {name}" in features for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
+
+
+def processor_name() -> str:
+    """What the processor calls itself, as exactly as the system tells."""
+    with contextlib.suppress(OSError):
+        lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+        facts = {key.strip(): value.strip() for key, _, value in lines}
+        if "model name" in facts:
+            return f"{facts['model name']}, family {facts.get('cpu family', '')}, model {facts.get('model', '')}"
+    return platform.processor() or platform.machine()
 
 
 def find_machine(device: str = "auto", *, run_folder: Path = Path()) -> Machine:

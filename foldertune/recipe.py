@@ -74,7 +74,7 @@ def head_start(_: Situation, chosen: Chosen) -> Answer:
 
 
 def head_factor(_: Situation, chosen: Chosen) -> Answer:
-    if _adapts(chosen):
+    if adapts(chosen):
         return 10.0, "a head from nothing on a network that knows much has to catch up", "head-start"
     return 1.0, "the head learns as fast as the stage below it", "default"
 
@@ -94,7 +94,7 @@ def _auto_learning_rate(chosen: Chosen) -> Answer:
         return 0.01, "SGD with momentum wants rates about a hundred times AdamW's", "auto-rate"
     if chosen["weights"] == "random":
         return 1e-3, "a random start has no features to preserve", "random-start"
-    if _adapts(chosen):
+    if adapts(chosen):
         rate = 3e-4 if chosen["orientation"] == "any" else 2e-4
         told = "pictures far from the pretraining ones need the network to move further, most where they are turned"
         return rate, told, "far-pictures"
@@ -112,7 +112,7 @@ def layer_decay(_: Situation, chosen: Chosen) -> Answer:
         return 1.0, "the guide uses one rate for all layers", f"preset-{chosen['preset']}"
     if chosen["weights"] == "random":
         return 1.0, "from a random start every layer has as much to learn", "random-start"
-    if _adapts(chosen):
+    if adapts(chosen):
         return (
             1.0,
             "on pictures far from the pretraining ones the lower of the layers that learn have as much to learn",
@@ -186,7 +186,7 @@ def blend(_: Situation, chosen: Chosen) -> Answer:
         return False, "random weights are no place to go back to", "random-start"
     if chosen["preset"] != "auto":
         return False, "the guide keeps the fine-tuned weights as they are", f"preset-{chosen['preset']}"
-    if _adapts(chosen):
+    if adapts(chosen):
         return False, "with statistics of their own the fine-tuned weights did best as they are", "far-pictures"
     return (
         True,
@@ -196,7 +196,7 @@ def blend(_: Situation, chosen: Chosen) -> Answer:
 
 
 def tie(_: Situation, chosen: Chosen) -> Answer:
-    if _adapts(chosen):
+    if adapts(chosen):
         return (
             "fine-tuned",
             "frozen features were learned on other pictures; where validation cannot tell, test pictures could",
@@ -206,7 +206,7 @@ def tie(_: Situation, chosen: Chosen) -> Answer:
 
 
 def keep_within(_: Situation, chosen: Chosen) -> Answer:
-    if _adapts(chosen):
+    if adapts(chosen):
         return (
             2.0,
             "while the rate is high, far pictures of another day can be lost unseen by validation: of epochs that it cannot tell "
@@ -227,6 +227,6 @@ def _may_be_turned(situation: Situation) -> bool:
     return situation.survey is not None and situation.survey.upright_share < ANY_BELOW
 
 
-def _adapts(chosen: Chosen) -> bool:
+def adapts(chosen: Chosen) -> bool:
     """Whether pretrained batch norms take statistics of their own, as for far pictures."""
     return bool(chosen["batch_norm"] != "frozen" and chosen["weights"] != "random")

@@ -13,6 +13,7 @@ from foldertune.terminal import between, duration, printable, say
 
 if TYPE_CHECKING:
     from foldertune.api import Run
+    from foldertune.evaluation.choice import Choice
     from foldertune.models.catalog import ModelFacts
 
 
@@ -126,6 +127,24 @@ def _confusions(found: Evaluation) -> list[tuple[int, int, int]]:
     """The three most frequent confusions."""
     cells = [(i, j, count) for i, row in enumerate(found.confusion) for j, count in enumerate(row) if i != j and count]
     return sorted(cells, key=lambda cell: (-cell[2], cell[0], cell[1]))[:3]
+
+
+def print_speed(found: Choice) -> None:
+    """A table of what was tried, and what predict will use."""
+    head = f"{'engine':<12} {'precision':<9} {'device':<6} {'pictures/s':>10} {'one, ms':>8} {'agrees':>7}"
+    print(f"{head}  accuracy lost (95 % interval), points")
+    for trial in found.trials:
+        per_s, one = f"{trial.pictures_per_s:.1f}", f"{trial.latency_ms:.1f}"
+        agrees = "-" if trial.agreement is None else f"{trial.agreement:.1%}"
+        loss, lost = trial.accuracy_loss, "-"
+        if loss is not None:
+            lost = (
+                f"{100 * loss.value:.1f} ({100 * loss.low:.1f} to {100 * loss.high:.1f}), {trial.num_judged:,} pictures"
+            )
+        row = f"{trial.engine:<12} {trial.precision:<9} {trial.device:<6} {per_s:>10} {one:>8} {agrees:>7}  {lost}"
+        print(printable(f"{row}; not taken by itself: {trial.refused}" if trial.refused else row))
+    print()
+    print(printable(f"Taken: {found.engine} in {found.precision} on {found.device} ({found.reason})"))
 
 
 def print_predictions(answers: Iterable[Prediction]) -> tuple[int, int]:

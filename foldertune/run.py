@@ -4,7 +4,7 @@ run.json        schema, versions, seed, device, dataset fingerprint, what was as
 dataset.csv     one row per picture            plan.json        every setting with its reason
 history.jsonl   one line per epoch             events.jsonl     what a watcher needs, append-only
 checkpoints/    complete or absent             model.safetensors, config.json, preprocess.json, labels.txt
-predictions.npz, metrics.json, report.html, README.md
+predictions.npz, golden.npz, metrics.json, report.html, README.md
 """
 
 from __future__ import annotations
@@ -195,6 +195,11 @@ class RunFolder:
     @property
     def predictions(self) -> Path:
         return self.path / "predictions.npz"
+
+    @property
+    def golden(self) -> Path:
+        """Pictures with the answers that every engine must give."""
+        return self.path / "golden.npz"
 
     @property
     def metrics(self) -> Path:

@@ -20,6 +20,7 @@ _STAGES = {
     "activations": "Activations of the frozen layers",
     "train": "Fine-tuning",
     "evaluate": "Evaluating",
+    "engines": "Trying engines",
 }
 _PLAIN_LINE_S = 15.0  # without a terminal, at most one line of progress in so many seconds
 
@@ -211,6 +212,9 @@ _EVENTS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "epoch": _epoch,
     "kept": lambda facts: [str(facts["sentence"])],
     "evaluated": _evaluated,
+    "engine": lambda facts: [
+        f"Engine: {facts['engine']} in {facts['precision']} on {facts['device']} ({facts['reason']})"
+    ],
     "note": lambda facts: [str(facts["text"])],
     "warning": lambda facts: [f"Warning: {facts['text']}"],
     "blended": lambda facts: (

@@ -36,7 +36,7 @@ RANKS = (
     ("__main__",),
 )
 RANK_OF = {name: rank for rank, row in enumerate(RANKS) for name in row}
-VERBS = ["demo", "evaluate", "list_models", "load", "plan", "predict", "resume", "train"]
+VERBS = ["demo", "evaluate", "list_models", "load", "plan", "predict", "resume", "speed", "train"]
 # A change here is a change of what users rely on.
 PUBLIC = ["FoldertuneError", "Run", "__version__", *VERBS]
 # What came to be larger than the house allows, until it is divided; nothing may join it.

@@ -19,7 +19,7 @@ from foldertune.errors import DataError
 from foldertune.evaluation.predict import picture_files
 from foldertune.models.catalog import list_models
 
-VERBS = ("plan", "train", "evaluate", "predict", "models", "demo")
+VERBS = ("plan", "train", "evaluate", "predict", "speed", "models", "demo")
 SMALL = (
     "--model",
     "resnet18",
@@ -397,7 +397,9 @@ def test_predict_answers_in_order_and_goes_on_past_bad_files(small_run: Path, st
         assert sum(top["probability"] for top in record["top"]) == pytest.approx(1, abs=1e-5)
         assert record["top"][0] == {"class": record["class"], "probability": record["probability"]}
         assert record["probability"] == max(top["probability"] for top in record["top"])
-    assert said.err == "2 of 4 files could not be answered for.\n"
+    engine, counts = said.err.splitlines()
+    assert engine == " 0:00  Engine: openvino in float32 on cpu (not measured here yet: `foldertune speed` does it)"
+    assert counts == "2 of 4 files could not be answered for."
 
 
 def test_predict_that_answers_nothing_exits_3(small_run: Path, strange: Path, tmp_path: Path) -> None:
@@ -405,7 +407,7 @@ def test_predict_that_answers_nothing_exits_3(small_run: Path, strange: Path, tm
     said = foldertune("predict", small_run, *paths, "--json", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert said.code == 3
     assert [(record["path"], record["class"]) for record in said.document] == [(str(path), None) for path in paths]
-    assert said.err == "2 of 2 files could not be answered for.\n"
+    assert said.err.splitlines()[1:] == ["2 of 2 files could not be answered for."]
     assert "There is no picture in" in foldertune("predict", small_run, tmp_path).refused(3)
 
 
@@ -413,7 +415,7 @@ def test_predict_prints_one_line_for_each_file_whatever_its_name(small_run: Path
     said = foldertune("predict", small_run, strange, "--top-k", "2")
     assert said.code == 0
     assert len(said.out.splitlines()) == len(STRANGE)
-    assert len(said.err.splitlines()) == 2 + 1  # the two that are no pictures, and the count
+    assert len(said.err.splitlines()) == 1 + 2 + 1  # the engine, the two that are no pictures, and the count
     assert "line\\nbreak.png  " in said.out
     assert "bell\\x07\\x1b[31m.png  " in said.out
     assert "写真.png  " in said.out
@@ -458,7 +460,8 @@ def test_output_into_a_pipe_that_nobody_reads_ends_quietly(small_run: Path) -> N
         command = [sys.executable, "-m", "foldertune", *words]
         done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
         os.close(writer)
-        assert (done.returncode, done.stderr) == (0, "")
+        said = [line for line in done.stderr.splitlines() if "Engine: " not in line]
+        assert (done.returncode, said) == (0, [])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the home folder is told otherwise there")
@@ -466,3 +469,26 @@ def test_predict_notes_nothing_in_the_home_folder(small_run: Path, tmp_path: Pat
     said = foldertune("predict", small_run, small_run.parent / "pictures" / "red", HOME=str(tmp_path))
     assert said.code == 0
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == []
+
+
+# Speed
+
+
+def test_speed_shows_what_was_tried_and_predict_takes_it(small_run: Path, tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    said = foldertune("speed", small_run, FOLDERTUNE_CACHE=cache)
+    assert said.code == 0
+    head, *rows, _, taken = said.out.splitlines()
+    assert head.split()[:3] == ["engine", "precision", "device"]
+    assert rows[0].split()[:3] == ["openvino", "float32", "cpu"]
+    assert "int8" in {row.split()[1] for row in rows}
+    engine, precision = taken.split()[1], taken.split()[3]
+    after = foldertune("predict", small_run, small_run.parent / "pictures", "--json", FOLDERTUNE_CACHE=cache)
+    assert f"Engine: {engine} in {precision} on cpu" in after.err
+    document = foldertune("speed", small_run, "--json", FOLDERTUNE_CACHE=cache).document
+    assert {"engine", "precision", "device", "reason", "trials"} == set(document)
+
+
+def test_predict_on_an_engine_that_cannot_says_what_it_offers(small_run: Path) -> None:
+    said = foldertune("predict", small_run, small_run, "x.png", "--engine", "onnxruntime", "--precision", "bf16")
+    assert said.refused(2) == "The engine onnxruntime does not compute in bf16 on cpu. It offers float32, int8, on cpu."

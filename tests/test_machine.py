@@ -19,6 +19,7 @@ from foldertune.machine import (
     memory_mib,
     num_cores,
     peak_memory_mib,
+    processor_name,
 )
 
 MIB = 2**20
@@ -117,6 +118,20 @@ def test_cpu_has_bf16_without_a_list_is_false(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Path, "read_text", absent)
     assert cpu_has_bf16() is False
+
+
+def test_processor_name_tells_processors_apart_that_call_themselves_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "processor : 0\nmodel name\t: AMD EPYC\ncpu family\t: 25\nmodel\t\t: 17\n"
+    monkeypatch.setattr("pathlib.Path.read_text", lambda self: lines)
+    assert processor_name() == "AMD EPYC, family 25, model 17"
+
+
+def test_processor_name_without_the_kernels_list_is_what_python_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(self: Path) -> str:
+        raise OSError("no such file")
+
+    monkeypatch.setattr("pathlib.Path.read_text", absent)
+    assert processor_name()
 
 
 def test_find_machine_cpu_is_always_there(tmp_path: Path) -> None:

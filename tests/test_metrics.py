@@ -20,6 +20,7 @@ from foldertune.evaluation.metrics import (
     fit_temperature,
     log_loss,
     paired_difference,
+    paired_share_difference,
     picture_losses,
     softmax,
     wilson_interval,
@@ -299,6 +300,38 @@ def test_paired_difference_nothing_or_uneven_losses_are_refused() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- worst_mistakes
+
+
+def test_paired_share_difference_is_the_difference_of_the_two_accuracies() -> None:
+    found = paired_share_difference(9, 4, 200)
+    assert found.value == pytest.approx(0.025)
+    # By hand: (9.5 - 4.5) / 202 = 0.02475, and 1.96 * sqrt(9.5 + 4.5 - 25 / 202) / 202 = 0.03614.
+    assert found.low == pytest.approx(-0.01139, abs=1e-5)
+    assert found.high == pytest.approx(0.06090, abs=1e-5)
+    turned = paired_share_difference(4, 9, 200)
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -found.high, -found.low))
+
+
+def test_paired_share_difference_covers_the_truth_as_often_as_it_says() -> None:
+    random = np.random.default_rng(4)
+    for lost, won in ((0.03, 0.02), (0.1, 0.1), (0.005, 0.0)):
+        counts = random.multinomial(186, [lost, won, 1 - lost - won], 4000)
+        intervals = [paired_share_difference(int(first), int(second), 186) for first, second, _ in counts]
+        covered = np.mean([each.low <= lost - won <= each.high for each in intervals])
+        assert covered > 0.94, (lost, won)
+
+
+def test_paired_share_difference_without_a_difference_still_doubts() -> None:
+    few, many = paired_share_difference(0, 0, 50), paired_share_difference(0, 0, 5000)
+    assert few.value == 0
+    assert few.low < many.low < 0 < many.high < few.high
+
+
+def test_paired_share_difference_of_impossible_counts_is_refused() -> None:
+    with pytest.raises(DataError, match="There is no picture to compare on"):
+        paired_share_difference(0, 0, 0)
+    with pytest.raises(ValueError, match="3 and 2 of 4 pictures are impossible"):
+        paired_share_difference(3, 2, 4)
 
 
 def test_worst_mistakes_wrong_answers_come_most_confident_first() -> None:

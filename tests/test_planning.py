@@ -275,6 +275,14 @@ FAR, NEAR = Survey(0.9, 0.57, grey=True), Survey(0.9, 0.26)
 TUNED_WHOLE = replace(CPU, bf16=True)
 
 
+def test_decide_on_far_pictures_and_a_busy_machine_takes_no_fewer_than_four_epochs() -> None:
+    slow = replace(PROBE, train_per_s=1.0, validate_per_s=3.0, features_per_s=3.0)
+    for survey in (FAR, Survey(0.25, 0.48)):
+        assert decide(situation(600, TUNED_WHOLE, slow, survey=survey), {})["epochs"] == 4
+    limited = decide(situation(600, TUNED_WHOLE, slow, survey=FAR), {"max_minutes": 1.0})
+    assert limited["epochs"] == 1  # the user's own limit goes first
+
+
 def test_pictures_far_from_the_pretraining_ones_get_a_head_and_statistics_of_their_own() -> None:
     plan = decide(situation(800, TUNED_WHOLE, survey=FAR), {})
     chosen = [plan[name] for name in ("batch_norm", "head_start", "augmentation", "layer_decay", "tie")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from numpy.typing import NDArray
 from picture_files import run_apart
 
 import foldertune
-from foldertune.errors import DataError, MissingError, SettingsError
+from foldertune.errors import DataError, ImageError, MissingError, SettingsError
 from foldertune.evaluation.predict import BATCH, Predictor, open_model, picture_files
+from foldertune.images import decode
 from foldertune.records import Prediction
 
 GROWTH_MIB = 30
@@ -202,3 +205,102 @@ def test_open_model_of_a_bare_model_folder_answers_as_the_run_does(
     assert (bare.classes, bare.preprocess) == (predictor.classes, predictor.preprocess)
     found = [probabilities(each.predict(pictures[:8], top_k=3), each.classes) for each in (bare, predictor)]
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+# One picture in memory
+
+
+def test_predict_of_bytes_and_of_pixels_answers_at_once_as_the_file_does(
+    small_run: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path / "cache"))
+    run = foldertune.load(small_run)
+    for path in pictures[:3]:
+        (file,) = run.predict(path, top_k=3, precision="float32")
+        content = run.predict(path.read_bytes(), top_k=3, precision="float32")
+        pixels = run.predict(decode(path.read_bytes()), top_k=3, precision="float32")
+        assert isinstance(content, Prediction)
+        assert content == pixels
+        assert content.path == ""
+        assert content.label == file.label
+        np.testing.assert_allclose([share for _, share in content.top], [share for _, share in file.top], atol=1e-5)
+
+
+def test_predict_in_memory_opens_the_model_once_and_again_when_its_file_changes(
+    small_run: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import shutil
+
+    from foldertune.evaluation import predict as module
+
+    monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(small_run, tmp_path / "run")
+    opened, real = [], module.opening
+
+    def opening(folder: Path, **options: Any) -> Any:
+        opened.append(folder)
+        return real(folder, **options)
+
+    monkeypatch.setattr(module, "opening", opening)
+    content = pictures[0].read_bytes()
+    for _ in range(3):
+        foldertune.predict(tmp_path / "run", content, precision="float32")
+    assert len(opened) == 1
+    os.utime(tmp_path / "run" / "model.safetensors", ns=(1, 1))
+    foldertune.predict(tmp_path / "run", content, precision="float32")
+    assert len(opened) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            12,
+            "A picture was given as a int. Accepted: a path, the content of a picture file as bytes, or pixels as an array",
+        ),
+        (np.zeros((4, 4), np.uint8), r"A picture was given as an array \(4, 4\) of uint8\. Accepted: a path"),
+        (np.zeros((4, 4, 3), np.float32), r"A picture was given as an array \(4, 4, 3\) of float32\. Accepted: a path"),
+        (np.zeros((0, 4, 3), np.uint8), r"A picture was given as an array \(0, 4, 3\) of uint8\. Accepted: a path"),
+    ],
+)
+def test_predict_of_something_that_is_no_picture_says_what_is_accepted(
+    small_run: Path, given: Any, sentence: str
+) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        foldertune.predict(small_run, given, precision="float32")
+
+
+def test_predict_of_bytes_that_are_no_picture_raises_the_reason(small_run: Path) -> None:
+    with pytest.raises(ImageError, match="not a picture, or damaged at its beginning"):
+        foldertune.predict(small_run, b"no picture", precision="float32")
+
+
+def test_predict_in_memory_without_a_model_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(
+        MissingError, match=r"There is no model in .*none\. Give the folder that `foldertune train --run` made"
+    ):
+        foldertune.predict(tmp_path / "none", b"")
+
+
+# Lightness
+
+
+def test_predict_of_a_folder_imports_no_torch(small_run: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from foldertune.cli import run\n"
+        "code = run(sys.argv[1:])\n"
+        "print([name for name in ('torch', 'onnx', 'nncf', 'sklearn', 'scipy') if name in sys.modules], code)"
+    )
+    variables = {**os.environ, "FOLDERTUNE_CACHE": str(tmp_path / "cache")}
+    words = ["predict", str(small_run), str(small_run.parent / "pictures"), "--output", str(tmp_path / "a.csv")]
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", program, *words, *further], check=True, capture_output=True, text=True, env=variables
+        ).stdout
+        for further in ([], [], ["--precision", "int8"], ["--precision", "int8"])
+    ]
+    # Whatever is prepared is prepared the first time; from then on nothing heavy is needed.
+    assert found[1] == "[] 0\n"
+    assert found[3] == "[] 0\n"
+    assert "torch" not in found[0]

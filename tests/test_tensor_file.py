@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from foldertune.errors import DataError, FoldertuneError, MissingError
-from foldertune.models.tensor_file import MAX_HEADER_BYTES, TensorFacts, conversion_command, read_header
+from foldertune.models.tensor_file import MAX_HEADER_BYTES, TensorFacts, conversion_command, read_header, read_tensors
 
 DATA = bytes(range(24))
 ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
@@ -74,6 +74,45 @@ def test_read_header_judges_by_content_not_by_name(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(file_bytes({"x": ENTRY}))
     assert read_header(path) == {"x": TensorFacts("F32", (2, 3))}
+
+
+def test_read_tensors_widens_every_floating_point_type_and_keeps_counters(tmp_path: Path) -> None:
+    values = np.array([[1.5, -2.25], [0.0, 3e4]])
+    stored = {
+        "f64": values,
+        "f32": values.astype("float32"),
+        "f16": values.astype("float16"),
+        "counter": np.array(7, "int64"),
+    }
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(save(stored))
+    found = read_tensors(path, read_header(path))
+    for name in ("f64", "f32", "f16"):
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(
+            found[name], values.astype("float16").astype("float32") if name == "f16" else values
+        )
+    assert found["counter"].dtype == np.dtype("int64")
+    assert int(found["counter"]) == 7
+
+
+def test_read_tensors_of_bf16_agrees_with_torch(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensor = torch.randn(3, 5, generator=torch.Generator().manual_seed(1)).bfloat16()
+    save_file({"x": tensor}, tmp_path / "x.safetensors")
+    facts = read_header(tmp_path / "x.safetensors")
+    np.testing.assert_array_equal(read_tensors(tmp_path / "x.safetensors", facts)["x"], tensor.float().numpy())
+
+
+def test_read_tensors_of_a_file_that_became_shorter_says_that_it_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(save({"x": np.zeros((4, 4), "float32")}))
+    facts = read_header(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"x\.safetensors is damaged: .*Fetch or write it again"):
+        read_tensors(path, facts)
 
 
 # Lies

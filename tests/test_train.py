@@ -31,7 +31,7 @@ from foldertune.training.verdict import Verdict
 
 FILES = {
     "run.json", "dataset.csv", "plan.json", "history.jsonl", "events.jsonl", "checkpoints", "model.safetensors",
-    "config.json", "preprocess.json", "labels.txt", "predictions.npz", "metrics.json", "report.html", "README.md",
+    "config.json", "preprocess.json", "labels.txt", "predictions.npz", "golden.npz", "metrics.json", "report.html", "README.md",
     ".lock",
 }  # fmt: skip
 # float32, because that is how the saved model answers: in bf16 the figures of a run differ from it in the third digit.

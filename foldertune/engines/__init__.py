@@ -1,13 +1,28 @@
-"""The same forward pass on what this machine does best. An engine takes uint8 pictures; normalisation is inside the graph."""
+"""The same forward pass on what this machine does best. An engine takes uint8 pictures; normalisation is inside the graph.
+
+ENGINES says what each can do. Every one is made from a Form, or from a file that was made from one.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from foldertune.errors import MissingError, SettingsError
+from foldertune.machine import cpu_has_bf16
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
+
+    from foldertune.engines.form import Form
+
+EngineName = Literal["openvino", "onnxruntime", "torch", "compiled"]
+Arithmetic = Literal["float32", "bf16", "fp16", "int8"]
+EXACTNESS: tuple[str, ...] = ("float32", "bf16", "fp16", "int8")  # from the most exact on
 
 
 class Engine(Protocol):
@@ -20,15 +35,78 @@ class Engine(Protocol):
     def run(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]: ...
 
 
-def make_engine(graph: nn.Module, image_size: int, *, device: str = "cpu", precision: str = "float32") -> Engine:
-    """The fastest engine for a graph: OpenVINO on a processor, PyTorch on anything else. The graph is moved to the device."""
-    import torch
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an engine can do. module: what must be installed for it.   extra: which extra of Foldertune brings that, if one does."""
 
-    from foldertune.engines.torch import TorchEngine
+    name: EngineName
+    precisions: tuple[Arithmetic, ...]
+    devices: tuple[str, ...]
+    module: str
+    extra: str = ""
+    note: str = ""
 
-    if device == "cpu" and precision in {"float32", "bf16"}:
+    @property
+    def installed(self) -> bool:
+        return importlib.util.find_spec(self.module) is not None
+
+
+ENGINES: Mapping[str, EngineFacts] = {
+    facts.name: facts
+    for facts in (
+        EngineFacts("openvino", ("float32", "bf16", "int8"), ("cpu",), "openvino", note="the fastest on x86 processors"),
+        EngineFacts("onnxruntime", ("float32", "int8"), ("cpu",), "onnxruntime", "onnxruntime", "where OpenVINO has no wheels"),
+        EngineFacts("torch", ("float32", "bf16", "fp16"), ("cpu", "cuda", "mps"), "torch", note="the reference, and the one for GPUs"),
+        EngineFacts("compiled", ("float32", "bf16"), ("cpu", "cuda"), "torch", note="torch.compile: half a minute to start"),
+    )
+}  # fmt: skip
+
+
+def make_engine(form: Form, *, engine: str = "auto", precision: str = "float32", device: str = "cpu") -> Engine:
+    """An engine from the network's numbers, in memory. "auto": OpenVINO on a processor, PyTorch on anything else.
+
+    int8 takes pictures to calibrate on: `quantize` makes a file, and `open_engine` opens it.
+    Raises what `refuse_impossible` does.
+    """
+    if engine == "auto":
+        engine = "openvino" if device == "cpu" and precision in ENGINES["openvino"].precisions else "torch"
+    refuse_impossible(engine, precision, device=device)
+    if engine in ("torch", "compiled"):
+        from foldertune.engines.torch import TorchEngine, graph_of
+
+        return TorchEngine(graph_of(form), device=device, precision=precision, compiled=engine == "compiled")
+    from foldertune.engines.graph import onnx_graph
+
+    return open_engine(onnx_graph(form).SerializeToString(), engine=engine, precision=precision)
+
+
+def open_engine(model: Path | bytes, *, engine: str, precision: str) -> Engine:
+    """OpenVINO or ONNX Runtime over a graph: an .onnx or .xml file, or the content of the former."""
+    if engine == "openvino":
         from foldertune.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(graph, image_size, precision=precision)
-    lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    return TorchEngine(graph, device=device, autocast=lower)
+        return OpenVinoEngine(model, precision=precision)
+    from foldertune.engines.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(model)
+
+
+def refuse_impossible(engine: str, precision: str, *, device: str = "cpu") -> None:
+    """Raise SettingsError for a name or a combination that does not exist, MissingError for what this machine lacks."""
+    if engine not in ENGINES:
+        raise SettingsError(f"There is no engine {engine!r}. Accepted: auto, {', '.join(ENGINES)}.")
+    facts = ENGINES[engine]
+    if precision not in EXACTNESS:
+        raise SettingsError(f"There is no precision {precision!r}. Accepted: auto, {', '.join(EXACTNESS)}.")
+    if precision not in facts.precisions or device not in facts.devices:
+        raise SettingsError(
+            f"The engine {engine} does not compute in {precision} on {device}. "
+            f"It offers {', '.join(facts.precisions)}, on {', '.join(facts.devices)}."
+        )
+    if not facts.installed:
+        how = f"pip install 'foldertune[{facts.extra}]'" if facts.extra else f"pip install {facts.module}"
+        raise MissingError(f"The engine {engine} is not installed. Install it: {how}; or leave --engine out.")
+    if precision == "bf16" and device == "cpu" and not cpu_has_bf16():
+        raise MissingError(
+            "This processor does not multiply bfloat16, and emulating it would be slower. Take --precision float32 or int8."
+        )

@@ -1,16 +1,16 @@
-"""The network on PyTorch: the reference that every other engine is held against, and the only one on a GPU.
-
-`Graph` is what all engines run: uint8 pictures in, normalisation inside, so that no caller can get it wrong.
-"""
+"""The network on PyTorch: the reference that every other engine is held against, and the only one on a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, cast
+import threading
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from foldertune.engines.form import Form, Output
+from foldertune.models import build
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,22 +18,15 @@ if TYPE_CHECKING:
     from foldertune.models.network import Network
     from foldertune.preprocess import Preprocess
 
-Output = Literal["logits", "features", "activation"]
-
 
 class Graph(nn.Module):
-    """Pictures -> the chosen outputs, in the order asked.
-
-    "logits": (B, K); "features": (B, D), pooled; "activation": output of stage `stage`, (B, C, h, w) for a ResNet.
-    """
+    """Pictures -> the chosen outputs, in the order asked; see Form."""
 
     def __init__(
-        self, network: Network, preprocess: Preprocess, *, outputs: Sequence[Output] = ("logits",), stage: int = 0
+        self, network: Network, preprocess: Preprocess, *, outputs: tuple[Output, ...] = ("logits",), stage: int = 0
     ) -> None:
         super().__init__()
-        self.network = network
-        self.outputs = tuple(outputs)
-        self.stage = stage
+        self.network, self.outputs, self.stage = network, outputs, stage
         scale, shift = normalisation(preprocess)
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
@@ -59,21 +52,32 @@ def normalisation(preprocess: Preprocess) -> tuple[Tensor, Tensor]:
     return (1 / (255 * std)).view(3, 1, 1), (-mean / std).view(3, 1, 1)
 
 
+def graph_of(form: Form) -> Graph:
+    """The form as torch computes it, with a copy of its weights."""
+    head = "head.weight" if "head.weight" in form.tensors else "fc.weight"
+    network = build(form.model, num_classes=len(form.tensors[head]))
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in form.tensors.items()}, strict=False)
+    return Graph(network, form.preprocess, outputs=form.outputs, stage=form.stage)
+
+
 class TorchEngine:
-    """A graph in evaluation mode on a device, channels-last, in float32 unless told otherwise."""
+    """A graph in evaluation mode on a device, channels-last."""
 
-    name = "torch"
-
-    def __init__(self, graph: nn.Module, *, device: str = "cpu", autocast: torch.dtype | None = None) -> None:
-        self._graph = graph.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
+    def __init__(
+        self, graph: nn.Module, *, device: str = "cpu", precision: str = "float32", compiled: bool = False
+    ) -> None:
+        self.name = "compiled" if compiled else "torch"
+        graph = graph.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
+        self._graph = torch.compile(graph, dynamic=True) if compiled else graph
         self._device = device
-        self._autocast = autocast
+        self._lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self._lock = threading.Lock()
 
     def run_all(self, pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Every output of the graph for a batch of (B, S, S, 3) uint8 pictures."""
         batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(self._device)
-        enabled = self._autocast is not None
-        with torch.inference_mode(), torch.autocast(self._device, self._autocast, enabled=enabled):
+        enabled = self._lower is not None
+        with self._lock, torch.inference_mode(), torch.autocast(self._device, self._lower, enabled=enabled):
             outputs = self._graph(batch)
         return [output.float().cpu().numpy() for output in outputs]
 

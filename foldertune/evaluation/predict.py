@@ -1,9 +1,13 @@
-"""Answers for pictures: a saved model opened, and a stream of files answered in order, in flat memory."""
+"""Answers for pictures: one in memory at once, or a stream of files in order, in flat memory.
+
+Threads read and decode while the engine works; both leave the interpreter's lock. With two streams of one core each, that decode and
+answer by turns, it was not faster (docs/log.md).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,20 +15,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foldertune.data.pack import ahead
-from foldertune.engines import Engine, make_engine
-from foldertune.errors import ImageError, MissingError
+from foldertune.engines import Engine
+from foldertune.errors import ImageError, WorkFailedError
+from foldertune.evaluation.answers import calibrated_on
+from foldertune.evaluation.choice import choose
 from foldertune.evaluation.metrics import softmax
+from foldertune.evaluation.saved_model import open_saved, read_saved_model
 from foldertune.images import decode, is_picture_name, read_picture_bytes
 from foldertune.machine import num_cores
-from foldertune.models.config import read_config
 from foldertune.preprocess import Preprocess, decode_px, prepare
-from foldertune.records import Prediction
-from foldertune.run import RunFolder, read_json
+from foldertune.records import Event, Prediction, Progress
+from foldertune.run import event
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH = 8  # pictures at once: on a processor more gains nothing
+WORTH_MEASURING = 100  # pictures to answer for; fewer are done before engines would have been tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,14 @@ class Predictor:
     def probabilities(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, K), rows sum to 1."""
         return softmax(self.engine.run(pictures))
+
+    def answer(self, picture: bytes | NDArray[np.uint8], *, top_k: int = 1) -> Prediction:
+        """The answer for one picture in memory, at once: the content of a file, or (H, W, 3) uint8 RGB. Its path is empty.
+
+        Raises ImageError with the reason where the content is no picture.
+        """
+        pixels = decode(picture, at_least_px=decode_px(self.preprocess)) if isinstance(picture, bytes) else picture
+        return self._named("", self.probabilities(prepare(pixels, self.preprocess)[None])[0], top_k)
 
     def predict(self, paths: Iterable[Path], *, top_k: int = 1, workers: int | None = None) -> Iterator[Prediction]:
         """One record per path, in order; a file that cannot be answered for has its reason in `error`.
@@ -69,32 +84,42 @@ class Predictor:
             if isinstance(content, str):
                 yield Prediction(str(path), None, None, error=content)
                 continue
-            probabilities = next(answers)
-            best = np.argsort(-probabilities, kind="stable")[:top_k]
-            top = tuple((self.classes[place], float(probabilities[place])) for place in best)
-            yield Prediction(str(path), *top[0], top=top)
+            yield self._named(str(path), next(answers), top_k)
+
+    def _named(self, path: str, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        top = tuple((self.classes[place], float(probabilities[place])) for place in best)
+        return Prediction(path, *top[0], top=top)
 
 
-def open_model(folder: Path, *, device: str = "cpu") -> Predictor:
-    """The saved model of a run, or of any folder with model.safetensors and config.json.
+def opening(
+    folder: Path, *, engine: str = "auto", precision: str = "auto", num_pictures: int | None = None
+) -> Generator[Progress | Event, None, Predictor]:
+    """Open a saved model on the engine that was asked for, or that is the fastest good one here.
 
-    Raises MissingError where there is none, DataError or SettingsError where it is damaged.
+    num_pictures: how many are to be answered for, where that is known; a few are not worth measuring engines for.
+    Raises what `read_saved_model`, `choose` and `open_saved` do.
     """
-    from foldertune.engines.torch import Graph
-    from foldertune.models import build
-    from foldertune.models.weights import load_weights
+    saved = read_saved_model(folder)
+    many = num_pictures is None or num_pictures >= WORTH_MEASURING
+    chosen = yield from choose(saved, engine=engine, precision=precision, may_measure=many)
+    yield event("engine", engine=chosen.engine, precision=chosen.precision, device=chosen.device, reason=chosen.reason)
+    try:
+        opened = open_saved(
+            saved, chosen.engine, chosen.precision, device=chosen.device, calibration=calibrated_on(saved)
+        )
+    except WorkFailedError as error:
+        if "auto" not in (engine, precision):
+            raise
+        yield event("warning", text=f"{error} OpenVINO in float32 answers instead.")
+        opened = open_saved(saved, "openvino", "float32")
+    return Predictor(opened, saved.classes, saved.preprocess)
 
-    run = RunFolder(folder)
-    if not run.model.is_file() or not run.config.is_file():
-        raise MissingError(_no_model(run))
-    config = read_config(run.config)
-    preprocess = Preprocess.from_dict(read_json(run.preprocess)) if run.preprocess.exists() else config.preprocess
-    network = build(config.model, num_classes=config.num_classes)
-    load_weights(network, run.model, replace_head=False)
-    preprocess = preprocess or Preprocess()
-    engine = make_engine(Graph(network, preprocess), preprocess.image_size, device=device)
-    classes = config.label_names or tuple(str(number) for number in range(config.num_classes))
-    return Predictor(engine, classes, preprocess)
+
+def open_model(folder: Path) -> Predictor:
+    """A saved model in float32, as it is measured by `train` and `evaluate`. Raises what `read_saved_model` does."""
+    saved = read_saved_model(folder)
+    return Predictor(open_saved(saved, "openvino", "float32"), saved.classes, saved.preprocess)
 
 
 def picture_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -119,11 +144,3 @@ def _inside(folder: Path) -> Iterator[Path]:
             yield from _inside(Path(entry.path))
         elif is_picture_name(entry.name):
             yield Path(entry.path)
-
-
-def _no_model(run: RunFolder) -> str:
-    if not run.path.exists():
-        return f"There is no run {run.path}. Give the folder that `foldertune train --run` made."
-    if run.run_json.exists():
-        return f"The run {run.path} has no model yet. Finish it: `foldertune train --resume {run.path}`."
-    return f"{run.path} holds no model (model.safetensors and config.json). Give the folder that `foldertune train --run` made."

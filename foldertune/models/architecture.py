@@ -56,7 +56,7 @@ class ViTShape:
 
 
 Shape = ResNetShape | ViTShape
-
+LAYER_NORM_EPSILON = 1e-6  # of ViTs: the authors' JAX code, and so all published weights; torch's default is 1e-5
 
 RESNETS: Mapping[int, ResNetShape] = {
     18: ResNetShape(18, (2, 2, 2, 2), bottleneck=False),

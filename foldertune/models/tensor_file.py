@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read with distrust: what is in it, why it is refused. Needs no tensor library.
+"""A safetensors file, read with distrust: what is in it, why it is refused, and its tensors as arrays. Needs no tensor library.
 
 Format: 8 bytes little-endian length, that many bytes of JSON {name: {dtype, shape, data_offsets}}, then the tensors.
 Source: the safetensors format description; its own reader checks again what is checked here.
@@ -11,13 +11,18 @@ import math
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foldertune.errors import DataError, MissingError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 MAX_HEADER_BYTES = 10_000_000  # ViT-L needs 40 kB; the cap keeps a lying header from costing memory and seconds
+FLOATS, COUNTERS = ("F64", "F32", "F16", "BF16"), ("I64", "I32")
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _ARCHIVE_MARKS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # zip (torch), bare pickle
 _OLD_PICKLE_MARKS = (b"(", b"c", b"]", b"}")  # first opcodes of protocols 0 and 1, whose last one is always a full stop
@@ -30,6 +35,7 @@ class TensorFacts:
 
     dtype: str
     shape: tuple[int, ...]
+    begin: int = field(default=0, compare=False)  # its first byte, counted from the start of the file
 
 
 def read_header(path: Path) -> dict[str, TensorFacts]:
@@ -57,9 +63,51 @@ def read_header(path: Path) -> dict[str, TensorFacts]:
     except OSError as error:
         raise MissingError(f"The weights file {path} cannot be read: {error.strerror or error}.") from error
     try:
-        return _checked(_parsed(header), num_data_bytes=size - 8 - length)
+        return _checked(_parsed(header), data_begin=8 + length, num_data_bytes=size - 8 - length)
     except ValueError as error:
         raise DataError(f"The weights file {path} is damaged: {error}. Fetch or write it again.") from error
+
+
+_NUMPY = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+
+
+def read_tensors(path: Path, facts: Mapping[str, TensorFacts]) -> dict[str, NDArray[Any]]:
+    """Some tensors of a file whose header said `facts`: floating-point numbers as float32, others as they are.
+
+    Raises DataError where the file has become shorter, or cannot be read any more.
+    """
+    import numpy as np
+
+    tensors = {}
+    try:
+        with path.open("rb") as file:
+            for name, fact in facts.items():
+                file.seek(fact.begin)
+                stored = "<u2" if fact.dtype == "BF16" else _NUMPY[fact.dtype]
+                values = np.fromfile(file, stored, math.prod(fact.shape)).reshape(fact.shape)
+                tensors[name] = _as_float32(values, fact.dtype) if fact.dtype in FLOATS else values
+    except (OSError, ValueError) as error:
+        raise DataError(f"The weights file {path} is damaged: {error}. Fetch or write it again.") from error
+    return tensors
+
+
+def _as_float32(values: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    import numpy as np
+
+    if dtype == "BF16":  # the upper half of a float32, which numpy has no type for
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which whoever asked refuses by name
+        return values.astype(np.float32, copy=False)
 
 
 def _not_safetensors(path: Path, start: bytes, *, end: bytes, length: int, size: int) -> str:
@@ -114,7 +162,7 @@ def _parsed(header: bytes) -> dict[str, Any]:
     return content
 
 
-def _checked(content: Mapping[str, Any], *, num_data_bytes: int) -> dict[str, TensorFacts]:
+def _checked(content: Mapping[str, Any], *, data_begin: int, num_data_bytes: int) -> dict[str, TensorFacts]:
     """Each entry well formed, and together they cover the data exactly once."""
     facts, spans = {}, []
     for name, entry in content.items():
@@ -130,7 +178,7 @@ def _checked(content: Mapping[str, Any], *, num_data_bytes: int) -> dict[str, Te
         needed = math.prod(shape) * _BYTES[dtype]
         if end - begin != needed:
             raise ValueError(f"{name[:80]!r} has {end - begin:,} bytes, its shape and type need {needed:,}")
-        facts[name] = TensorFacts(dtype, shape)
+        facts[name] = TensorFacts(dtype, shape, data_begin + begin)
         spans.append((begin, end))
     reached = 0
     for begin, end in sorted(spans):

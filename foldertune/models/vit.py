@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, scaled_dot_product_attention
 
 from foldertune.errors import SettingsError
-from foldertune.models.architecture import ViTShape
+from foldertune.models.architecture import LAYER_NORM_EPSILON, ViTShape
 from foldertune.models.network import Network
-
-LAYER_NORM_EPSILON = 1e-6  # the authors' JAX code, and so all published weights; torch's default is 1e-5
 
 
 class PatchEmbedding(nn.Module):
@@ -124,10 +122,15 @@ class ViT(Network):
                 f"{self.name} was given a picture of {x.shape[3]}x{x.shape[2]} pixels. "
                 f"Accepted: image sizes that are multiples of {self.patch_px}, such as 224."
             )
-        side = int((self.pos_embed.shape[1] - 1) ** 0.5)
-        if (rows, columns) == (side, side):
-            return self.pos_embed
-        class_position, grid = self.pos_embed[:, :1], self.pos_embed[:, 1:]
-        grid = grid.transpose(1, 2).reshape(1, -1, side, side)  # (1, D, side, side)
-        grid = interpolate(grid, size=(rows, columns), mode="bicubic", antialias=True, align_corners=False)
-        return torch.cat((class_position, grid.flatten(2).transpose(1, 2)), dim=1)
+        return resized_position(self.pos_embed, rows, columns)
+
+
+def resized_position(position: Tensor, rows: int, columns: int) -> Tensor:
+    """A position embedding (1, 1 + tokens, D) for a grid of rows x columns patches; see section 3.2."""
+    side = int((position.shape[1] - 1) ** 0.5)
+    if (rows, columns) == (side, side):
+        return position
+    class_position, grid = position[:, :1], position[:, 1:]
+    grid = grid.transpose(1, 2).reshape(1, -1, side, side)  # (1, D, side, side)
+    grid = interpolate(grid, size=(rows, columns), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat((class_position, grid.flatten(2).transpose(1, 2)), dim=1)

@@ -6,21 +6,20 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foldertune.errors import DataError, SettingsError
 from foldertune.models.catalog import ModelFacts, list_models, model_facts
 from foldertune.models.config import ModelConfig, config_for, read_config
-from foldertune.models.tensor_file import TensorFacts, read_header
+from foldertune.models.inventory import COUNTER, TensorShape
+from foldertune.models.tensor_file import COUNTERS, FLOATS, TensorFacts, read_header, read_tensors
 from foldertune.preprocess import Preprocess
 from foldertune.run import written_whole
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from numpy.typing import NDArray
 
     from foldertune.models.network import Network
-
-FLOATS, COUNTERS = ("F64", "F32", "F16", "BF16"), ("I64", "I32")
 
 __all__ = [
     "Account",
@@ -29,6 +28,7 @@ __all__ = [
     "config_for",
     "load_weights",
     "read_config",
+    "read_weights",
     "resolve_weights",
     "write_weights",
 ]
@@ -145,32 +145,43 @@ def load_weights(network: Network, path: Path, *, replace_head: bool) -> Account
     Half-precision files are accepted and widened. Raises DataError for a damaged file or values that are not finite,
     SettingsError for another architecture, with both sides listed.
     """
-    from safetensors import SafetensorError, safe_open
+    import torch
 
-    in_file, wanted = read_header(path), network.state_dict()
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     head = f"{network.head_name}." if replace_head else "\0"  # no name begins with a NUL
     replaced = tuple(name for name in wanted if name.startswith(head))
-    expected = {name: tensor for name, tensor in wanted.items() if name not in replaced}
-    offered = {name: facts for name, facts in in_file.items() if not name.startswith(head)}
-    absent = tuple(name for name in expected if name not in offered and name.endswith("num_batches_tracked"))
-    differences = _differences({name: tensor for name, tensor in expected.items() if name not in absent}, offered)
+    expected = {name: shape for name, shape in wanted.items() if name not in replaced}
+    tensors = read_weights(path, expected, model=network.name, ignoring=head)
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()}, strict=False)
+    absent = tuple(name for name in expected if name not in tensors)
+    return Account(loaded=tuple(tensors), replaced=replaced, absent=absent)
+
+
+def read_weights(
+    path: Path, expected: Mapping[str, TensorShape], *, model: str, ignoring: str = "\0"
+) -> dict[str, NDArray[Any]]:
+    """The tensors of a weights file as arrays, each accounted for: float32, and whole numbers for counters, which may be absent.
+
+    expected: name -> shape.   ignoring: tensors whose name begins so are left in the file.   model: named in errors.
+    Raises DataError for a damaged file or values that are not finite, SettingsError for another architecture.
+    """
+    import numpy as np
+
+    offered = {name: facts for name, facts in read_header(path).items() if not name.startswith(ignoring)}
+    needed = {name: shape for name, shape in expected.items() if name in offered or not name.endswith(COUNTER)}
+    differences = _differences(needed, offered)
     if differences:
         raise SettingsError(
-            f"The weights file {path} is not of a {network.name}: {'; '.join(differences)}. "
-            f"Give weights of a {network.name}, or name the file's own model with --model."
+            f"The weights file {path} is not of a {model}: {'; '.join(differences)}. "
+            f"Give weights of a {model}, or name the file's own model with --model."
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name).to(expected[name].dtype) for name in offered}
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"The weights file {path} is damaged: {error}. Fetch or write it again.") from error
-    broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    tensors = read_tensors(path, offered)
+    broken = [name for name, values in tensors.items() if not np.isfinite(values).all()]
     if broken:
         raise DataError(
             f"The weights file {path} holds values that are no finite numbers in {_few(broken)}. Fetch it again."
         )
-    network.load_state_dict(tensors, strict=False)
-    return Account(loaded=tuple(tensors), replaced=replaced, absent=absent)
+    return tensors
 
 
 def write_weights(network: Network, path: Path) -> None:
@@ -182,20 +193,20 @@ def write_weights(network: Network, path: Path) -> None:
         save_file(tensors, temporary, metadata={"format": "pt"})
 
 
-def _differences(expected: Mapping[str, Tensor], offered: Mapping[str, TensorFacts]) -> list[str]:
+def _differences(expected: Mapping[str, TensorShape], offered: Mapping[str, TensorFacts]) -> list[str]:
     """What keeps the file from filling the network, one clause per kind; empty where it fits."""
     missing = [name for name in expected if name not in offered]
     unknown = [name for name in offered if name not in expected]
     both = [name for name in expected if name in offered]
     shapes = [
-        f"{name} {_shape(offered[name].shape)} instead of {_shape(tuple(expected[name].shape))}"
+        f"{name} {_shape(offered[name].shape)} instead of {_shape(expected[name])}"
         for name in both
-        if offered[name].shape != tuple(expected[name].shape)
+        if offered[name].shape != expected[name]
     ]
     types = [
         f"{name} {offered[name].dtype}"
         for name in both
-        if offered[name].dtype not in (FLOATS if expected[name].is_floating_point() else COUNTERS)
+        if offered[name].dtype not in (COUNTERS if name.endswith(COUNTER) else FLOATS)
     ]
     return [
         clause

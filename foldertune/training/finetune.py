@@ -15,7 +15,7 @@ from foldertune.data.augment import strength_of
 from foldertune.data.loader import ActivationSource, CanvasSource, PictureSource
 from foldertune.data.pack import pack_canvases
 from foldertune.engines import make_engine
-from foldertune.engines.torch import Graph
+from foldertune.engines.form import form_of
 from foldertune.errors import InterruptedRunError
 from foldertune.forecast import SETTLED_IN_THE_END
 from foldertune.records import EpochRecord, Event, Plan, Progress, Split, Work
@@ -163,7 +163,7 @@ def _activations(pack: Any, num_pictures: int, course: Course) -> ActivationSour
 
 def _extraction(place: Workplace, course: Course) -> Extraction:
     """The frozen stages on the fastest engine."""
-    graph = Graph(place.network, place.preprocess, outputs=("activation",), stage=course.first_stage - 1)
-    engine = make_engine(graph, place.preprocess.image_size, device=course.device, precision=course.precision)
+    form = form_of(place.network, place.preprocess, outputs=("activation",), stage=course.first_stage - 1)
+    engine = make_engine(form, device=course.device, precision=course.precision)
     name = f"{place.weights_id} stage {course.first_stage - 1}"
     return Extraction(engine, place.preprocess, weights_id=name, precision=course.precision, cache=place.cache)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foldertune.engines import make_engine
-from foldertune.engines.torch import Graph
+from foldertune.engines.form import form_of
 from foldertune.evaluation.card import render_card
+from foldertune.evaluation.golden import NUM_GOLDEN, Golden, write_golden
 from foldertune.evaluation.metrics import evaluate_probabilities, fit_temperature, softmax, worst_mistakes
 from foldertune.evaluation.report import Mistake, ReportFacts, render_report, thumbnail
 from foldertune.records import SPLITS, EpochRecord, Evaluation, Plan, Progress, Split, Work, plain
@@ -33,7 +34,7 @@ _NUM_MISTAKES = 24
 
 def logits_of(network: Network, preprocess: Preprocess, plan: Plan, material: Material) -> Work[Logits]:
     """What the network answers to the validation and test pictures, in float32, as `predict` will answer."""
-    engine = make_engine(Graph(network, preprocess), preprocess.image_size, device=plan["device"])
+    engine = make_engine(form_of(network, preprocess), device=plan["device"])
     splits: tuple[Split, ...] = ("val", "test")
     total, done = sum(len(material.labels[split]) for split in splits), 0
     found: dict[Split, NDArray[np.float32]] = {}
@@ -46,6 +47,16 @@ def logits_of(network: Network, preprocess: Preprocess, plan: Plan, material: Ma
             yield Progress("evaluate", done, total)
         found[split] = np.concatenate(parts)
     return found
+
+
+def write_golden_answers(run: RunFolder, network: Network, preprocess: Preprocess, material: Material) -> None:
+    """golden.npz: what PyTorch answers in float32 on the processor, to validation pictures, or to training ones without them."""
+    pack = material.packs["val"] if len(material.labels["val"]) else material.packs["train"]
+    places = np.linspace(0, pack.num_records - 1, min(NUM_GOLDEN, pack.num_records)).round().astype(int)
+    pictures = pack.read(places)
+    engine = make_engine(form_of(network, preprocess), engine="torch")
+    logits = [engine.run(pictures[start : start + _BATCH]) for start in range(0, len(pictures), _BATCH)]
+    write_golden(run.golden, Golden(pictures, np.concatenate(logits)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def distance(
         here = inputs[0].float().var((0, 2, 3))
         found.append(float((here[alive] / there[alive]).log().abs().clamp(max=3).mean()))
 
-    device = next(network.parameters()).device  # where the engine has put it
+    device = next(network.parameters()).device
     handles = [norm.register_forward_pre_hook(note) for norm in norms]
     graph = Graph(network, preprocess, outputs=("features",)).eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
     try:

@@ -1,0 +1,202 @@
+"""Every engine answers as the torch network does: each precision, each batch size, each output, each kind of network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from ramps import fill_with_ramps
+
+from foldertune.engines import ENGINES, Engine, make_engine, refuse_impossible
+from foldertune.engines.form import Output, form_of
+from foldertune.engines.graph import onnx_graph
+from foldertune.errors import MissingError, SettingsError
+from foldertune.machine import cpu_has_bf16
+from foldertune.models import build
+from foldertune.models.network import Network
+from foldertune.preprocess import Preprocess
+
+SIDE = 64
+SMALL = Preprocess(image_size=SIDE)
+# Largest difference of a logit over the largest logit. bf16 keeps 8 bits of a number, so 2^-9 of each rounding in some 20 layers.
+TOLERANCE = {"float32": 1e-5, "bf16": 0.04}
+
+
+def pictures(num: int, *, side: int = SIDE) -> NDArray[np.uint8]:
+    return np.random.default_rng(num).integers(0, 256, (num, side, side, 3)).astype(np.uint8)
+
+
+def network(name: str) -> Network:
+    made = build(name, num_classes=7)
+    fill_with_ramps(made)
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Network:
+    return network("resnet18")
+
+
+def reference(of: Network, preprocess: Preprocess, given: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """[logits, features, output of stage 2], computed step by step as the preprocessing is defined."""
+    x = torch.from_numpy(given).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
+    with torch.inference_mode():
+        below = of.run_stages((x - mean) / std, last=2)
+        features = of.pool(of.run_stages(below, first=3))
+        return [each.numpy() for each in (of.classify(features), features, below)]
+
+
+def assert_close(found: NDArray[np.float32], expected: NDArray[np.float32], *, precision: str = "float32") -> None:
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() <= TOLERANCE[precision] * np.abs(expected).max()
+
+
+def offered() -> list[tuple[str, str]]:
+    """Every engine and precision that needs no calibration; "compiled" has a slow test of its own."""
+    return [(name, precision) for name in ENGINES if name != "compiled" for precision in ENGINES[name].precisions
+            if precision in TOLERANCE]  # fmt: skip
+
+
+@pytest.mark.parametrize("num_pictures", [1, 2, 7, 16])
+@pytest.mark.parametrize(("engine", "precision"), offered())
+def test_engine_of_each_kind_and_batch_size_answers_as_the_network(
+    resnet: Network, engine: str, precision: str, num_pictures: int
+) -> None:
+    made = _made(resnet, engine, precision)
+    given = pictures(num_pictures)
+    assert_close(made.run(given), reference(resnet, SMALL, given)[0], precision=precision)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "vit_base"])
+def test_engine_of_each_network_answers_as_the_network(name: str, engine: str) -> None:
+    made = network(name)
+    given = pictures(2)
+    answers = make_engine(form_of(made, SMALL), engine=engine).run(given)
+    assert_close(answers, reference(made, SMALL, given)[0])
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
+def test_engine_of_a_form_with_several_outputs_gives_them_in_the_order_asked(resnet: Network, engine: str) -> None:
+    given, orders = pictures(3), [("activation", "features", "logits"), ("features", "logits"), ("activation",)]
+    expected = dict(zip(("logits", "features", "activation"), reference(resnet, SMALL, given), strict=True))
+    for outputs in orders:
+        asked: tuple[Output, ...] = outputs  # type: ignore[assignment]
+        found = make_engine(form_of(resnet, SMALL, outputs=asked, stage=2), engine=engine).run_all(given)
+        assert len(found) == len(outputs)
+        for values, name in zip(found, outputs, strict=True):
+            assert_close(values, expected[name])
+
+
+def test_engine_of_a_form_ignores_what_the_network_learns_later(resnet: Network) -> None:
+    learning, given = network("resnet18"), pictures(2)
+    for engine in ("openvino", "onnxruntime", "torch"):
+        made = make_engine(form_of(learning, SMALL), engine=engine)
+        with torch.no_grad():
+            learning.get_parameter("fc.bias").add_(1)
+        assert_close(made.run(given), reference(resnet, SMALL, given)[0])
+        with torch.no_grad():
+            learning.get_parameter("fc.bias").sub_(1)
+
+
+def test_onnx_graph_of_every_network_is_one_that_onnx_accepts(resnet: Network) -> None:
+    import onnx
+
+    for name in ("resnet18", "resnet50", "vit_base"):
+        graph = onnx_graph(form_of(network(name), SMALL))
+        onnx.checker.check_model(graph, full_check=True)
+        assert [each.name for each in graph.graph.output] == ["logits"]
+        assert not [node for node in graph.graph.node if node.op_type == "BatchNormalization"]
+
+
+def test_onnx_graph_folds_batch_norms_of_extreme_statistics() -> None:
+    made = network("resnet18")
+    with torch.no_grad():
+        made.get_buffer("bn1.running_var")[:8] = 1e-9
+        made.get_buffer("bn1.running_mean")[:8] = 1e-3
+        made.get_buffer("layer1.0.bn1.running_var")[:8] = 1e6
+    given = pictures(2)
+    answers = make_engine(form_of(made, SMALL), engine="openvino").run(given)
+    assert_close(answers, reference(made, SMALL, given)[0])
+
+
+def test_engine_on_openvino_in_float32_is_not_bf16(resnet: Network) -> None:
+    """OpenVINO's own default on processors with bf16 is bf16, which differs in the third digit."""
+    given = pictures(4)
+    exact = _made(resnet, "openvino", "float32").run(given)
+    assert np.abs(exact - reference(resnet, SMALL, given)[0]).max() < 1e-4 * np.abs(exact).max()
+
+
+def test_engine_called_from_several_threads_mixes_no_answers(resnet: Network) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    batches = [pictures(number) for number in (1, 2, 3, 4)] * 4
+    for engine in ("openvino", "onnxruntime", "torch"):
+        made = _made(resnet, engine, "float32")
+        alone = [made.run(batch) for batch in batches]
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(made.run, batches))
+        for found, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_engine_compiled_answers_as_the_network(resnet: Network) -> None:
+    made = make_engine(form_of(resnet, SMALL), engine="compiled")
+    for num_pictures in (1, 8, 5):
+        given = pictures(num_pictures)
+        assert_close(made.run(given), reference(resnet, SMALL, given)[0])
+
+
+# Refused
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "sentence"),
+    [
+        (
+            "tensorrt",
+            "float32",
+            "There is no engine 'tensorrt'. Accepted: auto, openvino, onnxruntime, torch, compiled.",
+        ),
+        ("openvino", "int4", "There is no precision 'int4'. Accepted: auto, float32, bf16, fp16, int8."),
+        (
+            "onnxruntime",
+            "bf16",
+            "The engine onnxruntime does not compute in bf16 on cpu. It offers float32, int8, on cpu.",
+        ),
+    ],
+)
+def test_refuse_impossible_names_what_is_accepted(engine: str, precision: str, sentence: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        refuse_impossible(engine, precision)
+    assert str(refused.value) == sentence
+
+
+def test_refuse_impossible_of_an_engine_that_is_not_installed_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingError, match=r"pip install 'foldertune\[onnxruntime\]'; or leave --engine out"):
+        refuse_impossible("onnxruntime", "float32")
+
+
+def test_refuse_impossible_of_bf16_without_the_instructions_names_what_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foldertune.engines.cpu_has_bf16", lambda: False)
+    with pytest.raises(MissingError, match="Take --precision float32 or int8"):
+        refuse_impossible("openvino", "bf16")
+
+
+_ENGINES: dict[tuple[str, str], Engine] = {}
+
+
+def _made(of: Network, engine: str, precision: str) -> Engine:
+    """One engine of each kind for the whole module."""
+    if precision == "bf16" and not cpu_has_bf16():
+        pytest.skip("this processor has no bf16")
+    if (engine, precision) not in _ENGINES:
+        _ENGINES[engine, precision] = make_engine(form_of(of, SMALL), engine=engine, precision=precision)
+    return _ENGINES[engine, precision]
