@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from foldertune.cache import cache_folder
 from foldertune.data.folder import scan
 from foldertune.data.split import split_pictures
 from foldertune.data.table import dataset_facts, read_dataset, write_dataset
 from foldertune.errors import DataError, InterruptedRunError
 from foldertune.forecast import SETTLED_IN_THE_END, SETTLED_PICTURES, Probe, Situation, Survey
-from foldertune.machine import Machine, cache_folder, find_machine, keep_freed_memory, num_cores
+from foldertune.machine import Machine, find_machine, keep_freed_memory, num_cores
 from foldertune.planning import DEFAULT_MODEL, DEFAULT_WEIGHTS, decide, refuse_too_little
 from foldertune.records import Dataset, EpochRecord, Event, Plan, Progress
 from foldertune.run import RunFolder, StopRequest, event, write_json, write_text

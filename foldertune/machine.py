@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from foldertune.cache import cache_folder, existing_parent
 from foldertune.errors import MissingError
 
 _MIB = 2**20
@@ -77,8 +78,7 @@ def peak_memory_mib() -> float:
 
 def free_disk_mib(path: Path) -> float:
     """Free space where `path` is or will be, in MiB."""
-    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free / _MIB
+    return shutil.disk_usage(existing_parent(path)).free / _MIB
 
 
 def cpu_has_bf16() -> bool:
@@ -141,14 +141,3 @@ def keep_freed_memory() -> None:
         libc.mallopt(mmap_threshold, 2**30)
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(top_pad, 64 * _MIB)
-
-
-def cache_folder() -> Path:
-    """Where decoded pictures and features are kept between runs: FOLDERTUNE_CACHE, else the user's cache folder."""
-    if given := os.environ.get("FOLDERTUNE_CACHE"):
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "foldertune" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "foldertune"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foldertune"

@@ -11,7 +11,6 @@ import pytest
 from foldertune import machine
 from foldertune.errors import MissingError
 from foldertune.machine import (
-    cache_folder,
     cpu_has_bf16,
     find_machine,
     free_disk_mib,
@@ -172,26 +171,3 @@ def test_keep_freed_memory_may_be_called_anywhere_and_twice(monkeypatch: pytest.
     monkeypatch.setattr(sys, "platform", "win32")
     keep_freed_memory()
     assert called == []
-
-
-@pytest.mark.parametrize(
-    ("platform", "expected"),
-    [("linux", "HOME/.cache/foldertune"), ("darwin", "HOME/Library/Caches/foldertune")],
-)
-def test_cache_folder_is_the_systems_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, expected: str
-) -> None:
-    for name in ("FOLDERTUNE_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setattr(sys, "platform", platform)
-    assert cache_folder() == Path(expected.replace("HOME", str(tmp_path)))
-
-
-def test_cache_folder_is_what_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("FOLDERTUNE_CACHE", raising=False)
-    assert cache_folder() == tmp_path / "foldertune"
-    monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path / "mine"))
-    assert cache_folder() == tmp_path / "mine"
