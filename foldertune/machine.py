@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from foldertune.cache import cache_folder, existing_parent
+from foldertune.cache import cache_folder, existing_parent, room_bytes
 from foldertune.errors import MissingError
 
 _MIB = 2**20
@@ -28,8 +28,10 @@ class Machine:
     memory_mib: float  # all that this process may use
     free_memory_mib: float
     device_memory_mib: float
-    free_disk_mib: float
+    free_disk_mib: float  # where the run is
     bf16: bool  # the device has native bfloat16 arithmetic
+    free_cache_mib: float = math.inf  # what the cache could take, without all that it holds now
+    cache_beside_run: bool = False  # both lie on one disk
 
     @property
     def accelerated(self) -> bool:
@@ -81,6 +83,10 @@ def free_disk_mib(path: Path) -> float:
     return shutil.disk_usage(existing_parent(path)).free / _MIB
 
 
+def _disk_of(path: Path) -> int:
+    return existing_parent(path).stat().st_dev
+
+
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bfloat16 natively; without it, bf16 is emulated and slower than float32.
 
@@ -121,8 +127,10 @@ def find_machine(device: str = "auto", *, run_folder: Path = Path()) -> Machine:
         memory_mib=total,
         free_memory_mib=free,
         device_memory_mib=device_memory,
-        free_disk_mib=min(free_disk_mib(run_folder), free_disk_mib(cache_folder())),
+        free_disk_mib=free_disk_mib(run_folder),
         bf16=bf16,
+        free_cache_mib=room_bytes() / _MIB,
+        cache_beside_run=_disk_of(run_folder) == _disk_of(cache_folder()),
     )
 
 

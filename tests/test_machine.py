@@ -152,15 +152,14 @@ def test_find_machine_auto_prefers_the_accelerator(monkeypatch: pytest.MonkeyPat
     assert found.accelerated
 
 
-def test_find_machine_counts_the_fuller_of_the_disks_of_run_and_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    free = {tmp_path / "run": 900.0, tmp_path / "cache": 300.0}
+def test_find_machine_tells_the_room_of_run_and_cache_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(machine, "free_disk_mib", free.__getitem__)
-    assert find_machine("cpu", run_folder=tmp_path / "run").free_disk_mib == 300
-    free[tmp_path / "cache"] = 2_000
-    assert find_machine("cpu", run_folder=tmp_path / "run").free_disk_mib == 900
+    monkeypatch.setattr(machine, "room_bytes", lambda: 5 * MIB)
+    monkeypatch.setattr(machine, "free_disk_mib", {tmp_path / "run": 900.0}.__getitem__)
+    found = find_machine("cpu", run_folder=tmp_path / "run")
+    assert (found.free_disk_mib, found.free_cache_mib, found.cache_beside_run) == (900, 5, True)
+    monkeypatch.setattr(machine, "_disk_of", {tmp_path / "run": 1, tmp_path / "cache": 2}.__getitem__)
+    assert not find_machine("cpu", run_folder=tmp_path / "run").cache_beside_run
 
 
 def test_keep_freed_memory_may_be_called_anywhere_and_twice(monkeypatch: pytest.MonkeyPatch) -> None:
