@@ -1,20 +1,27 @@
-"""The cache: what is an entry and what is not, who goes first, what stays."""
+"""The cache: what is an entry and what is not, who goes first, what stays; and the verb that shows and clears it."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from command import foldertune
+from conftest import PROJECT
 
 from foldertune import cache
 from foldertune.cache import (
+    Clearing,
+    Contents,
+    Entry,
     Hold,
     bound_bytes,
     cache_folder,
@@ -431,3 +438,72 @@ def test_open_held_and_clear_on_a_file_system_without_locks_work(
 def test_touch_of_what_is_not_there_is_nothing(tmp_path: Path) -> None:
     touch(tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+# --------------------------------------------------------------------------------------------------------------- the verb
+
+
+def test_verb_cache_shows_folder_bound_and_kinds(tmp_path: Path) -> None:
+    for number in range(2):
+        put(tmp_path / name_of(number), 3 * MIB, age_s=100 * number)
+    put(tmp_path / "engines" / "a" / "model.bin", MIB // 2)
+    said = foldertune("cache", FOLDERTUNE_CACHE=str(tmp_path), FOLDERTUNE_CACHE_GIB="2", TZ="UTC")
+    assert (said.code, said.err) == (0, "")
+    used = time.strftime("%Y-%m-%d %H:%M", time.gmtime((tmp_path / name_of(0)).stat().st_mtime))
+    lines = said.out.splitlines()
+    assert lines[:2] == [
+        f"Folder  {tmp_path}", "Size    6.5 MiB of 2.0 GiB at most (FOLDERTUNE_CACHE_GIB changes it)"
+    ]  # fmt: skip
+    assert lines[3] == "kind          entries         size  last used"
+    assert lines[4].split()[:4] == ["engines", "1", "0.5", "MiB"]
+    assert lines[5] == f"views               2      6.0 MiB  {used}"
+    assert lines[-1] == "Delete it: foldertune cache --clear"
+
+
+def test_verb_cache_of_an_empty_cache_shows_where_it_will_be(tmp_path: Path) -> None:
+    said = foldertune("cache", FOLDERTUNE_CACHE=str(tmp_path / "none"), FOLDERTUNE_CACHE_GIB="2")
+    assert said.out == (
+        f"Folder  {tmp_path / 'none'}\nSize    0.0 MiB of 2.0 GiB at most (FOLDERTUNE_CACHE_GIB changes it)\n"
+    )
+
+
+def test_verb_cache_json_has_every_entry(tmp_path: Path) -> None:
+    path = put(tmp_path / name_of(1), 10)
+    document = foldertune("cache", "--json", FOLDERTUNE_CACHE=str(tmp_path), FOLDERTUNE_CACHE_GIB="0.5").document
+    entry = {"path": str(path), "kind": "views", "num_bytes": 10, "last_used": path.stat().st_mtime}
+    assert document == {"folder": str(tmp_path), "bound_bytes": GIB // 2, "num_bytes": 10, "entries": [entry]}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder is held there by its open files")
+def test_verb_cache_clear_says_how_much_went_and_what_stays(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    put(tmp_path / name_of(1), 5 * MIB)
+    put(tmp_path / "weights" / "mine.safetensors")
+    said = foldertune("cache", "--clear", FOLDERTUNE_CACHE=str(tmp_path))
+    assert said.code == 0
+    assert said.out == (
+        f"Deleted 1 entry, 5.0 MiB, from {tmp_path}\nKept 1 entry, 0.0 MiB: in use, or cannot be deleted\n"
+    )
+    document = foldertune("cache", "--clear", "--json", FOLDERTUNE_CACHE=str(tmp_path)).document
+    assert document == {
+        "folder": str(tmp_path), "num_deleted": 0, "freed_bytes": 0, "num_kept": 1, "kept_bytes": 100
+    }  # fmt: skip
+    assert names_in(tmp_path) == {"engines", "weights"}
+
+
+def test_page_has_every_kind_of_entry_and_every_key_of_the_documents() -> None:
+    text = (PROJECT / "docs" / "cache.md").read_text("utf-8")
+    kinds = set(
+        re.findall(r"^\| `(.+?)` \|", text.split("What is trusted")[0].split("What goes when")[1], re.MULTILINE)
+    )
+    sources = [path.read_text("utf-8") for path in (PROJECT / "foldertune").rglob("*.py")]
+    made = {kind for source in sources for kind in re.findall(r'pack_key\(\s*pictures, kind="(.*?)"', source)}
+    assert len(made) == 5
+    assert {kind for listed in kinds for kind in listed.split("`, `")} == made | {"engines", "unfinished", "earlier"}
+    for record in (Entry, Contents, Clearing):
+        assert all(f"`{field.name}`" in text for field in fields(record))
+    assert "`FOLDERTUNE_CACHE_GIB`" in text
+
+
+def test_verb_cache_with_a_bound_that_makes_no_sense_exits_2(tmp_path: Path) -> None:
+    said = foldertune("cache", FOLDERTUNE_CACHE=str(tmp_path), FOLDERTUNE_CACHE_GIB="all")
+    assert said.refused(2).startswith("FOLDERTUNE_CACHE_GIB is 'all'. Accepted: ")

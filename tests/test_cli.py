@@ -19,7 +19,7 @@ from foldertune.errors import DataError
 from foldertune.evaluation.predict import picture_files
 from foldertune.models.catalog import list_models
 
-VERBS = ("plan", "train", "evaluate", "predict", "models", "demo")
+VERBS = ("plan", "train", "evaluate", "predict", "models", "cache", "demo")
 SMALL = (
     "--model",
     "resnet18",
