@@ -17,6 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
+from foldertune.cache import bound_bytes
 from foldertune.errors import DataError, FoldertuneError, InterruptedRunError, SettingsError
 from foldertune.planning import refuse_contradictions
 from foldertune.records import ClassScore, EpochRecord, Evaluation, Interval, Plan, Prediction, finish
@@ -155,6 +156,7 @@ def going(run: Run, stop: StopRequest | None = None) -> Journey[None]:
         tidy(run.folder)
         return
     try:
+        bound_bytes()  # one that makes no sense is refused now, not when the first pack is made
         yield from journey(run.folder, stop or StopRequest())
     except InterruptedRunError:
         raise

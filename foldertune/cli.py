@@ -238,6 +238,29 @@ def models(name: str | None = None, /, *, json: Json = False) -> None:
 
 
 @app.command
+def cache(*, clear: Annotated[bool, Parameter(negative="", show_default=False)] = False, json: Json = False) -> None:
+    """What is kept between runs to save time: where it is, how much, and how much it may become.
+
+    Parameters
+    ----------
+    clear
+        Delete all of it but what a process uses now. It is made again when it is needed.
+    json
+        Print one JSON document.
+    """
+    from foldertune import results
+    from foldertune.cache import clear as clear_cache
+    from foldertune.cache import find_contents
+
+    if clear:
+        cleared = clear_cache()
+        results.print_json(cleared) if json else results.print_clearing(cleared)
+        return
+    found = find_contents()
+    results.print_json(found) if json else results.print_cache(found)
+
+
+@app.command
 def demo(*, run: Path | None = None, json: Json = False) -> None:
     """The main job on real data that comes with a dependency: handwritten digits. No download; about two minutes.
 

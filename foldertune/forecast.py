@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from foldertune.cache import memory_takes
 from foldertune.machine import Machine
 from foldertune.records import Forecast
 
@@ -76,6 +77,7 @@ def forecast_run(situation: Situation, chosen: Chosen) -> Forecast:
         minutes=seconds_of(situation, chosen) / 60,
         memory_mib=situation.probe.memory_mib + copy / 2**20,
         disk_mib=disk / 2**20,
+        cache_mib=pictures / 2**20,
     )
 
 
@@ -134,11 +136,8 @@ def warnings_of(situation: Situation, chosen: Chosen, forecast: Forecast | None)
             f"About {forecast.memory_mib:,.0f} MiB of memory are needed and {machine.free_memory_mib:,.0f} MiB are free. "
             "Take a smaller --batch-size or --image-size."
         )
-    if forecast and forecast.disk_mib > machine.free_disk_mib:
-        warnings.append(
-            f"About {forecast.disk_mib:,.0f} MiB of disk are needed and {machine.free_disk_mib:,.0f} MiB are free. "
-            "Free space, or set FOLDERTUNE_CACHE and --run to a disk with more of it."
-        )
+    if forecast:
+        warnings += [text for text in lacks_of_disk(forecast, machine) if text]
     if baseline_alone:
         warnings.append(
             f"The baseline alone takes longer than --max-minutes {limit:g} and is not cut short; nothing will be fine-tuned. "
@@ -150,3 +149,27 @@ def warnings_of(situation: Situation, chosen: Chosen, forecast: Forecast | None)
             f"{limit:g}. Take a smaller --image-size or --tune head."
         )
     return warnings
+
+
+def lacks_of_disk(forecast: Forecast, machine: Machine) -> tuple[str, str]:
+    """What is wrong with the room for the run's own files, and with that for the cache; nothing is an empty text."""
+    own_mib, run, cache = forecast.disk_mib - forecast.cache_mib, "", ""
+    if own_mib > machine.free_disk_mib:
+        run = (
+            f"The run needs about {own_mib:,.0f} MiB of disk and {machine.free_disk_mib:,.0f} MiB are free. "
+            "Free space, or set --run to a disk with more of it."
+        )
+    room_mib = max(0.0, machine.free_cache_mib - own_mib * machine.cache_beside_run)
+    if forecast.cache_mib > room_mib:
+        cache = (
+            f"The cache needs about {forecast.cache_mib:,.0f} MiB of disk and has room for {room_mib:,.0f} MiB. "
+            "Free space, or set FOLDERTUNE_CACHE to a disk with more of it."
+        )
+        if fits_memory(forecast, machine):
+            cache += " Memory takes its place in this run, and the next one makes everything again."
+    return run, cache
+
+
+def fits_memory(forecast: Forecast, machine: Machine) -> bool:
+    """Whether memory can hold what would go into the cache."""
+    return memory_takes(forecast.cache_mib, machine.free_memory_mib)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from foldertune.cache import cache_folder, make_room
 from foldertune.data.folder import scan
 from foldertune.data.split import split_pictures
 from foldertune.data.table import dataset_facts, read_dataset, write_dataset
 from foldertune.errors import DataError, InterruptedRunError
 from foldertune.forecast import SETTLED_IN_THE_END, SETTLED_PICTURES, Probe, Situation, Survey
-from foldertune.machine import Machine, cache_folder, find_machine, keep_freed_memory, num_cores
+from foldertune.machine import Machine, find_machine, keep_freed_memory, num_cores
 from foldertune.planning import DEFAULT_MODEL, DEFAULT_WEIGHTS, decide, refuse_too_little
 from foldertune.records import Dataset, EpochRecord, Event, Plan, Progress
 from foldertune.run import RunFolder, StopRequest, event, write_json, write_text
@@ -70,6 +71,7 @@ def journey(run: RunFolder, stop: StopRequest) -> Journey[None]:
                     128 + stop.signal,
                 )
             yield told
+        make_room(0)  # what this run needed beyond the bound goes, now that it is over
 
 
 def _steps(trip: Trip) -> Journey[None]:
@@ -199,7 +201,7 @@ def make_plan(run: RunFolder, wish: Wish, bench: Bench, decode_per_s: float) -> 
 
 def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Probe]:
     """The plan with its forecast, and what was measured for it."""
-    from foldertune.data.pack import canvas_size
+    from foldertune.data.pictures import canvas_size
     from foldertune.training.finetune import course_of
     from foldertune.training.probe import measure
 

@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from foldertune.cache import cache_folder, existing_parent, room_bytes
 from foldertune.errors import MissingError
 
 _MIB = 2**20
@@ -28,8 +29,10 @@ class Machine:
     memory_mib: float  # all that this process may use
     free_memory_mib: float
     device_memory_mib: float
-    free_disk_mib: float
+    free_disk_mib: float  # where the run is
     bf16: bool  # the device has native bfloat16 arithmetic
+    free_cache_mib: float = math.inf  # what the cache could take, without all that it holds now
+    cache_beside_run: bool = False  # both lie on one disk
 
     @property
     def accelerated(self) -> bool:
@@ -78,8 +81,11 @@ def peak_memory_mib() -> float:
 
 def free_disk_mib(path: Path) -> float:
     """Free space where `path` is or will be, in MiB."""
-    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free / _MIB
+    return shutil.disk_usage(existing_parent(path)).free / _MIB
+
+
+def _disk_of(path: Path) -> int:
+    return existing_parent(path).stat().st_dev
 
 
 def cpu_has_bf16() -> bool:
@@ -132,8 +138,10 @@ def find_machine(device: str = "auto", *, run_folder: Path = Path()) -> Machine:
         memory_mib=total,
         free_memory_mib=free,
         device_memory_mib=device_memory,
-        free_disk_mib=min(free_disk_mib(run_folder), free_disk_mib(cache_folder())),
+        free_disk_mib=free_disk_mib(run_folder),
         bf16=bf16,
+        free_cache_mib=room_bytes() / _MIB,
+        cache_beside_run=_disk_of(run_folder) == _disk_of(cache_folder()),
     )
 
 
@@ -152,14 +160,3 @@ def keep_freed_memory() -> None:
         libc.mallopt(mmap_threshold, 2**30)
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(top_pad, 64 * _MIB)
-
-
-def cache_folder() -> Path:
-    """Where decoded pictures and features are kept between runs: FOLDERTUNE_CACHE, else the user's cache folder."""
-    if given := os.environ.get("FOLDERTUNE_CACHE"):
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "foldertune" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "foldertune"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foldertune"

@@ -12,7 +12,16 @@ from typing import Any
 
 from foldertune import recipe
 from foldertune.errors import MissingError, SettingsError
-from foldertune.forecast import Chosen, Situation, epochs_to_learn, forecast_run, seconds_of, warnings_of
+from foldertune.forecast import (
+    Chosen,
+    Situation,
+    epochs_to_learn,
+    fits_memory,
+    forecast_run,
+    lacks_of_disk,
+    seconds_of,
+    warnings_of,
+)
 from foldertune.guide import FIXED, band_of, documented_epochs
 from foldertune.machine import Machine
 from foldertune.recipe import Answer, Rule
@@ -234,11 +243,10 @@ def refuse_contradictions(chosen: Chosen) -> None:
 def refuse_too_little(plan: Plan, machine: Machine) -> None:
     """Stop before money is spent where memory or disk cannot suffice."""
     forecast = plan.forecast
-    if forecast and forecast.disk_mib > machine.free_disk_mib:
-        raise MissingError(
-            f"The run needs about {forecast.disk_mib:,.0f} MiB of disk and {machine.free_disk_mib:,.0f} MiB are free. "
-            "Free space, or set FOLDERTUNE_CACHE and --run to a disk with more of it."
-        )
+    if forecast:
+        run, cache = lacks_of_disk(forecast, machine)
+        if run or (cache and not fits_memory(forecast, machine)):
+            raise MissingError(run or cache)
     if forecast and forecast.memory_mib > machine.memory_mib:
         raise MissingError(
             f"The run needs about {forecast.memory_mib:,.0f} MiB of memory; this machine has {machine.memory_mib:,.0f} MiB. "

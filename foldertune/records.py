@@ -38,8 +38,8 @@ class Event:
     facts: Mapping[str, Any]
 
 
-# Long work is a generator: it yields its progress and returns its result. Nobody passes callbacks.
-Work = Generator[Progress, None, T]
+# Long work is a generator: it yields its progress, and what a watcher should know, and returns its result. Nobody passes callbacks.
+Work = Generator[Progress | Event, None, T]
 
 
 def finish(work: Generator[Any, None, T]) -> T:
@@ -121,6 +121,7 @@ class Forecast:
     minutes: float
     memory_mib: float
     disk_mib: float
+    cache_mib: float = 0.0  # of disk_mib, what goes into the cache
 
 
 @dataclass(frozen=True, slots=True)

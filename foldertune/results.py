@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from foldertune.terminal import between, duration, printable, say
 
 if TYPE_CHECKING:
     from foldertune.api import Run
+    from foldertune.cache import Clearing, Contents
     from foldertune.evaluation.choice import Choice
     from foldertune.models.catalog import ModelFacts
 
@@ -202,3 +204,35 @@ def print_model(facts: ModelFacts) -> None:
             f"  weights        {weights.tag}{default}: {weights.licence}, {weights.size_mb:,.0f} MB, {weights.source}"
         )
         print(f"                 {weights.note}; sha256 {weights.sha256 or 'not known'}")
+
+
+def print_cache(found: Contents) -> None:
+    """Where the cache is, how much of its bound is taken, and by what."""
+    from foldertune.cache import BOUND
+
+    print(printable(f"Folder  {found.folder}"))
+    print(f"Size    {_size(found.num_bytes)} of {_size(found.bound_bytes)} at most ({BOUND} changes it)")
+    kinds = sorted({entry.kind for entry in found.entries})
+    if kinds:
+        print("\nkind          entries         size  last used")
+    for kind in kinds:
+        entries = [entry for entry in found.entries if entry.kind == kind]
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(entry.last_used for entry in entries)))
+        print(f"{kind:<12}  {len(entries):7,}  {_size(sum(entry.num_bytes for entry in entries)):>11}  {used}")
+    if kinds:
+        print("\nDelete it: foldertune cache --clear")
+
+
+def print_clearing(cleared: Clearing) -> None:
+    """What was deleted, and what was not."""
+    print(printable(f"Deleted {_entries(cleared.num_deleted)}, {_size(cleared.freed_bytes)}, from {cleared.folder}"))
+    if cleared.num_kept:
+        print(f"Kept {_entries(cleared.num_kept)}, {_size(cleared.kept_bytes)}: in use, or cannot be deleted")
+
+
+def _entries(count: int) -> str:
+    return f"{count:,} entr{'y' if count == 1 else 'ies'}"
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes < 2**30 else f"{num_bytes / 2**30:,.1f} GiB"

@@ -41,7 +41,7 @@ def printable(text: str) -> str:
 def show(work: Generator[Event | Progress, None, T]) -> T:
     """Run some work to its end, showing what it tells; returns its result."""
     screen = _Bar() if sys.stderr.isatty() else _Lines()
-    began = time.monotonic()
+    began, notes = time.monotonic(), set[str]()
     with screen:
         while True:
             try:
@@ -52,6 +52,9 @@ def show(work: Generator[Event | Progress, None, T]) -> T:
             if isinstance(told, Progress):
                 screen.progress(told)
                 continue
+            if told.kind == "note" and told.facts["text"] in notes:
+                continue  # such as that the cache takes nothing, which each pack finds out anew
+            notes.add(str(told.facts.get("text")))
             for line in event_lines(told):
                 screen.line(f"{_clock(time.monotonic() - began)}  {printable(line)}")
 

@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Who may import whom: only what stands above. Modules and packages of one row do not know each other.
 RANKS = (
     ("errors",),
-    ("records", "images"),
+    ("records", "images", "cache"),
     ("run", "preprocess", "machine", "settings"),
     ("guide", "forecast"),
     ("recipe",),

@@ -19,7 +19,7 @@ from foldertune.errors import DataError
 from foldertune.evaluation.predict import picture_files
 from foldertune.models.catalog import list_models
 
-VERBS = ("plan", "train", "evaluate", "predict", "speed", "models", "demo")
+VERBS = ("plan", "train", "evaluate", "predict", "speed", "models", "cache", "demo")
 SMALL = (
     "--model",
     "resnet18",
@@ -302,7 +302,7 @@ def test_plan_json_is_one_document_that_settings_reads_again(small_run: Path, tm
     said = foldertune("plan", pictures, *SMALL, "--seed", "7", "--json")
     assert said.code == 0
     assert set(said.document) == {"settings", "forecast", "warnings"}
-    assert set(said.document["forecast"]) == {"minutes", "memory_mib", "disk_mib"}
+    assert set(said.document["forecast"]) == {"minutes", "memory_mib", "disk_mib", "cache_mib"}
     rows = {row["setting"]: row for row in said.document["settings"]}
     assert all(set(row) == {"setting", "value", "reason", "rule", "source"} for row in rows.values())
     assert rows["seed"] == {

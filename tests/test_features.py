@@ -105,7 +105,8 @@ def test_features_after_a_kill_go_on_in_the_same_batches(num_records: float, tmp
     expected = finish(extraction(tmp_path / "whole", MeanEngine()).features(pictures(), packed))
     (whole,) = (tmp_path / "whole").glob("*.pack")
     (tmp_path / "cut").mkdir()
-    left = whole.read_bytes()[: int(num_records * expected[0].nbytes)]
+    frames = Pack(whole, expected.shape[1:], expected.dtype, NUM_PICTURES).frames
+    left = whole.read_bytes()[: frames.offset(0) + int(num_records * (frames.offset(1) - frames.offset(0)))]
     (tmp_path / "cut" / whole.with_suffix(".part").name).write_bytes(left)
     engine = MeanEngine()
     found = finish(extraction(tmp_path / "cut", engine).features(pictures(), packed))

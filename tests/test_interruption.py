@@ -18,6 +18,7 @@ from PIL import Image
 from trainings import made_pictures
 
 from foldertune import cli, machine, terminal
+from foldertune.data import pack
 from foldertune.models import weights
 from foldertune.records import Event, Progress
 from foldertune.training.checkpoint import load_state
@@ -147,18 +148,55 @@ def test_t9_stopped_after_the_last_epoch_the_run_ends_with_the_same_model(
     assert history_of(run) == history_of(straight)
 
 
-def test_a_disk_without_room_for_cache_or_run_is_refused_before_anything_is_trained(
+def test_a_disk_without_room_for_the_run_is_refused_before_anything_is_trained(
     pictures: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(machine, "free_disk_mib", lambda path: 120.0 if path == own_cache else 50_000.0)
+    monkeypatch.setattr(machine, "free_disk_mib", lambda _: 120.0)
     assert train(pictures, tmp_path / "run", "--epochs", "1") == 4
     told = capfd.readouterr().err.splitlines()[-1]
     assert re.fullmatch(
         r"foldertune: The run needs about [\d,]+ MiB of disk and 120 MiB are free\. "
-        r"Free space, or set FOLDERTUNE_CACHE and --run to a disk with more of it\.",
+        r"Free space, or set --run to a disk with more of it\.",
         told,
     )
     assert not (tmp_path / "run" / "history.jsonl").exists()
+
+
+def test_a_disk_without_room_for_the_cache_does_not_stop_a_run_that_fits_into_memory(
+    pictures: Path, straight: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(machine, "room_bytes", lambda: 0)
+    monkeypatch.setattr(pack, "make_room", lambda *_: False)
+    assert train(pictures, tmp_path / "run", "--epochs", "2") == 0
+    told = capfd.readouterr().err
+    assert "Warning: The cache needs about " in told
+    reason = (
+        f"The cache folder {own_cache} takes nothing more (No space left on device): memory takes its place in this run"
+    )
+    assert told.count(reason) == 1
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    assert not [path for path in own_cache.iterdir() if path.stat().st_size]
+    notes = [line for line in (tmp_path / "run" / "events.jsonl").read_text("utf-8").splitlines() if '"note"' in line]
+    assert len(notes) > 1
+
+
+def test_a_run_beyond_the_bound_of_the_cache_gets_what_it_needs_and_leaves_no_more_than_the_bound(
+    pictures: Path, straight: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOLDERTUNE_CACHE_GIB", "0")
+    assert train(pictures, tmp_path / "run", "--epochs", "2") == 0
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    assert list(own_cache.iterdir()) == []
+
+
+def test_a_bound_of_the_cache_that_makes_no_sense_is_refused_before_anything_is_read(
+    pictures: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FOLDERTUNE_CACHE_GIB", "much")
+    assert train(pictures, tmp_path / "run") == 2
+    assert "FOLDERTUNE_CACHE_GIB is 'much'. Accepted: " in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_max_minutes_ends_a_run_that_would_take_far_longer(pictures: Path, own_cache: Path, tmp_path: Path) -> None:

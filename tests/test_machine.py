@@ -11,7 +11,6 @@ import pytest
 from foldertune import machine
 from foldertune.errors import MissingError
 from foldertune.machine import (
-    cache_folder,
     cpu_has_bf16,
     find_machine,
     free_disk_mib,
@@ -168,15 +167,14 @@ def test_find_machine_auto_prefers_the_accelerator(monkeypatch: pytest.MonkeyPat
     assert found.accelerated
 
 
-def test_find_machine_counts_the_fuller_of_the_disks_of_run_and_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    free = {tmp_path / "run": 900.0, tmp_path / "cache": 300.0}
+def test_find_machine_tells_the_room_of_run_and_cache_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(machine, "free_disk_mib", free.__getitem__)
-    assert find_machine("cpu", run_folder=tmp_path / "run").free_disk_mib == 300
-    free[tmp_path / "cache"] = 2_000
-    assert find_machine("cpu", run_folder=tmp_path / "run").free_disk_mib == 900
+    monkeypatch.setattr(machine, "room_bytes", lambda: 5 * MIB)
+    monkeypatch.setattr(machine, "free_disk_mib", {tmp_path / "run": 900.0}.__getitem__)
+    found = find_machine("cpu", run_folder=tmp_path / "run")
+    assert (found.free_disk_mib, found.free_cache_mib, found.cache_beside_run) == (900, 5, True)
+    monkeypatch.setattr(machine, "_disk_of", {tmp_path / "run": 1, tmp_path / "cache": 2}.__getitem__)
+    assert not find_machine("cpu", run_folder=tmp_path / "run").cache_beside_run
 
 
 def test_keep_freed_memory_may_be_called_anywhere_and_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,26 +185,3 @@ def test_keep_freed_memory_may_be_called_anywhere_and_twice(monkeypatch: pytest.
     monkeypatch.setattr(sys, "platform", "win32")
     keep_freed_memory()
     assert called == []
-
-
-@pytest.mark.parametrize(
-    ("platform", "expected"),
-    [("linux", "HOME/.cache/foldertune"), ("darwin", "HOME/Library/Caches/foldertune")],
-)
-def test_cache_folder_is_the_systems_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, expected: str
-) -> None:
-    for name in ("FOLDERTUNE_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setattr(sys, "platform", platform)
-    assert cache_folder() == Path(expected.replace("HOME", str(tmp_path)))
-
-
-def test_cache_folder_is_what_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("FOLDERTUNE_CACHE", raising=False)
-    assert cache_folder() == tmp_path / "foldertune"
-    monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path / "mine"))
-    assert cache_folder() == tmp_path / "mine"

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldertune.errors import SettingsError
-from foldertune.forecast import LEAST_TRAVEL, SETTLED_PICTURES, Probe, Situation, Survey
+from foldertune.errors import MissingError, SettingsError
+from foldertune.forecast import LEAST_TRAVEL, SETTLED_PICTURES, Probe, Situation, Survey, lacks_of_disk
 from foldertune.machine import Machine
-from foldertune.planning import RULES, decide
+from foldertune.planning import RULES, decide, refuse_too_little
+from foldertune.records import Forecast, Plan
 from foldertune.settings import RANGES, TrainSettings, check_settings
 
 CPU = Machine("cpu", "processor", 2, 24_000, 20_000, 20_000, 100_000, bf16=False)
@@ -215,7 +216,54 @@ def test_decide_too_little_memory_or_disk_warns_with_what_to_do() -> None:
     poor = replace(CPU, free_memory_mib=500, free_disk_mib=100)
     warnings = decide(situation(1_000, poor, PROBE), {}).warnings
     assert any("MiB of memory are needed" in text and "--batch-size" in text for text in warnings)
-    assert any("MiB of disk are needed" in text and "FOLDERTUNE_CACHE" in text for text in warnings)
+    assert any(
+        text.startswith("The run needs about ") and "MiB of disk and 100 MiB are free. " in text for text in warnings
+    )
+
+
+NEEDS = Forecast(minutes=1, memory_mib=1, disk_mib=3_000, cache_mib=2_000)
+FULL_CACHE = (
+    "The cache needs about 2,000 MiB of disk and has room for {} MiB. "
+    "Free space, or set FOLDERTUNE_CACHE to a disk with more of it."
+)
+IN_MEMORY = " Memory takes its place in this run, and the next one makes everything again."
+
+
+@pytest.mark.parametrize(
+    ("facts", "run", "cache"),
+    [
+        ({"free_disk_mib": 1_000, "free_cache_mib": 2_000}, "", ""),
+        (
+            {"free_disk_mib": 999, "free_cache_mib": 9_000},
+            "The run needs about 1,000 MiB of disk and 999 MiB are free. Free space, or set --run to a disk with more of it.",
+            "",
+        ),
+        ({"free_disk_mib": 5_000, "free_cache_mib": 3_000, "cache_beside_run": True}, "", ""),
+        ({"free_cache_mib": 2_999, "cache_beside_run": True, "free_memory_mib": 3_999}, "", FULL_CACHE.format("1,999")),
+        ({"free_cache_mib": 500, "cache_beside_run": True, "free_memory_mib": 0}, "", FULL_CACHE.format("0")),
+        ({"free_cache_mib": 0, "free_memory_mib": 4_000}, "", FULL_CACHE.format("0") + IN_MEMORY),
+    ],
+)
+def test_lacks_of_disk_tells_run_and_cache_apart(facts: dict[str, Any], run: str, cache: str) -> None:
+    assert lacks_of_disk(NEEDS, replace(CPU, **facts)) == (run, cache)
+
+
+def test_refuse_too_little_lets_a_full_cache_pass_where_memory_has_room() -> None:
+    plan = Plan((), NEEDS)
+    refuse_too_little(plan, replace(CPU, free_cache_mib=0, free_memory_mib=4_000))
+    with pytest.raises(MissingError) as caught:
+        refuse_too_little(plan, replace(CPU, free_cache_mib=0, free_memory_mib=3_999))
+    assert str(caught.value) == FULL_CACHE.format("0")
+    with pytest.raises(MissingError, match=r"^The run needs about 1,000 MiB of disk and 10 MiB are free\."):
+        refuse_too_little(plan, replace(CPU, free_disk_mib=10))
+
+
+def test_decide_forecast_says_what_of_the_disk_the_cache_takes() -> None:
+    small, large = (decide(situation(count, CPU, PROBE), {"tune": "all"}).forecast for count in (500, 1_000))
+    assert small is not None
+    assert large is not None
+    assert large.cache_mib == pytest.approx(2 * small.cache_mib, rel=0.01)
+    assert large.disk_mib - large.cache_mib == small.disk_mib - small.cache_mib
 
 
 def test_decide_every_ranged_setting_is_within_its_range() -> None:

@@ -1,87 +1,121 @@
-"""Pictures decoded once, features computed once: one file of equal records, in the order of the rows that it was made for.
+"""Packs: pictures decoded once, features computed once. One file of equal records, in the order of the rows that it was made for.
 
 A pack is keyed by everything that its content depends on. It grows record by record in `KEY.part` and becomes `KEY.pack` when
 complete, so that a killed process loses at most the record that it was writing. Every record has its place: two processes
-that make the same pack at once write the same bytes to the same places.
+that make the same pack at once write the same bytes to the same places. What is trusted of a file: `data.frames`.
 Records are read with plain reads, not mapped: mapped pages would count as this process's memory.
+Where the cache takes nothing more, memory holds the records of this run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foldertune.cache import Hold, make_room, memory_takes, open_held, touch
+from foldertune.data.frames import DamagedError, Frames
 from foldertune.errors import DataError, ImageError, WorkFailedError
 from foldertune.images import decode, read_picture_bytes
-from foldertune.preprocess import Preprocess, decode_px, prepare, stretch
-from foldertune.records import Picture, Progress, Work
-from foldertune.run import fsync_folder
+from foldertune.machine import memory_mib
+from foldertune.records import Event, Picture, Progress
+from foldertune.run import event, fsync_folder
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-# Closer to the network's square the second resampling of a large picture would blur; farther from it two samples a pixel,
-# which is what augmentation takes, are too few.
-_CANVAS_OVER_SQUARE = 1.75
 _READING = 3  # raised whenever decoding or preparing gives other pixels: packs of earlier versions are then made again
 
 
 @dataclass(frozen=True)
 class Pack:
-    """N records of one shape and type in a file."""
+    """N records of one shape and type in a file. Once it is opened nobody evicts it, until it is forgotten."""
 
     path: Path
     shape: tuple[int, ...]  # of one record
     dtype: np.dtype[Any]
     num_records: int
 
-    @property
-    def record_bytes(self) -> int:
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+    @cached_property
+    def frames(self) -> Frames:
+        return Frames(self.path.stem, self.shape, self.dtype, self.num_records)
+
+    @cached_property
+    def _hold(self) -> Hold:
+        return Hold(self.path)
+
+    def open(self) -> int:
+        """The descriptor of the open file. Raises OSError where there is none."""
+        return self._hold.descriptor
 
     def read(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """The records at `indices`, in that order: (len(indices), *shape)."""
+        """The records at `indices`, in that order: (len(indices), *shape). Raises WorkFailedError where the file is damaged."""
         records = np.empty((len(indices), *self.shape), self.dtype)
-        with self.path.open("rb", buffering=0) as stream:
+        try:
             for place, index in enumerate(indices):
-                stream.seek(int(index) * self.record_bytes)
-                view = memoryview(records[place]).cast("B")
-                while len(view):
-                    got = stream.readinto(view)
-                    if not got:
-                        raise WorkFailedError(
-                            f"The cache file {self.path} is shorter than it was. Delete it and start again."
-                        )
-                    view = view[got:]
+                memoryview(records[place]).cast("B")[:] = self.frames.read(self.open(), int(index))
+        except DamagedError as error:
+            raise WorkFailedError(f"The cache file {self.path} {error}. {self._discard()}") from error
+        except OSError as error:
+            raise WorkFailedError(
+                f"The cache file {self.path} cannot be read: {error.strerror}. Delete it where it is still there, then start "
+                "again or go on with --resume: it is made anew."
+            ) from error
         return records
+
+    def _discard(self) -> str:
+        """Delete a file that is damaged; what to do next."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError:
+            return "Delete it, then start again or go on with --resume: it is made anew."
+        return "It was deleted: start again or go on with --resume, and it is made anew."
 
     def read_all(self) -> NDArray[Any]:
         return self.read(range(self.num_records))
 
 
-def pack_key(pictures: Sequence[Picture], **depends_on: Any) -> str:
-    """The name of a pack: a hash of the pictures' own hashes and of whatever else the records depend on (JSON-ready)."""
-    digest = hashlib.sha256(json.dumps([_READING, depends_on], sort_keys=True).encode())
+@dataclass(frozen=True)
+class MemoryPack(Pack):
+    """The same in memory, for one run; `path` is where it would lie."""
+
+    records: NDArray[Any] = field(compare=False, repr=False)  # (N, *shape)
+
+    def read(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[Any]:
+        chosen: NDArray[Any] = self.records[np.asarray(indices, np.int64)]
+        return chosen
+
+    def read_all(self) -> NDArray[Any]:
+        return self.records
+
+
+def pack_key(pictures: Sequence[Picture], *, kind: str, **depends_on: Any) -> str:
+    """The name of a pack: its kind, for people, and a hash of it, of the pictures' own hashes and of whatever else the records
+    depend on (JSON-ready).
+    """
+    digest = hashlib.sha256(json.dumps([_READING, {"kind": kind, **depends_on}], sort_keys=True).encode())
     for picture in pictures:
         digest.update(picture.sha256.encode())
-    return digest.hexdigest()[:32]
+    return f"{kind}-{digest.hexdigest()[:32]}"
 
 
 def find_pack(folder: Path, key: str, shape: tuple[int, ...], dtype: DTypeLike, num_records: int) -> Pack | None:
-    """The complete pack of this name, or None. One of another size is not trusted and is made again."""
+    """The complete pack of this name, or None. One that does not prove itself is not trusted and is made again."""
     pack = Pack(folder / f"{key}.pack", shape, np.dtype(dtype), num_records)
     with contextlib.suppress(OSError):
-        if pack.path.stat().st_size == num_records * pack.record_bytes:
-            os.utime(pack.path)  # whoever clears the cache by age keeps what is in use
+        if pack.frames.look_whole(pack.open()):
+            touch(pack.path)
             return pack
     return None
 
@@ -91,13 +125,23 @@ class PackWriter:
 
     def __init__(self, folder: Path, key: str, shape: tuple[int, ...], dtype: DTypeLike, num_records: int) -> None:
         self._pack = Pack(folder / f"{key}.pack", shape, np.dtype(dtype), num_records)
+        self._frames = self._pack.frames
         self._part = folder / f"{key}.part"
         with self._explained():
             folder.mkdir(parents=True, exist_ok=True)
-            self._part.touch()
-            self._stream = self._part.open("r+b", buffering=0)
-            self.num_done = min(self._part.stat().st_size // self._pack.record_bytes, num_records)
-            self._stream.seek(self.num_done * self._pack.record_bytes)  # over what a killed process left of a record
+            self._stream = os.fdopen(open_held(self._part, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
+            self.num_done = self._begin()
+
+    def _begin(self) -> int:
+        """How many records can be trusted, with room for the others. What begins as no part of this pack begins anew."""
+        descriptor, frames = self._stream.fileno(), self._frames
+        is_part = frames.begins_right(descriptor)
+        num_done = frames.num_whole(descriptor) if is_part else 0
+        if not make_room(frames.num_bytes - frames.offset(num_done), self._part.parent):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if not is_part:  # what lies behind it is written over; it may be another process's, which began just now
+            self._write(memoryview(frames.header), 0)
+        return num_done
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):  # where it could not be opened
@@ -115,26 +159,129 @@ class PackWriter:
 
     def append(self, records: NDArray[Any]) -> None:
         """records: (B, *shape), cast to the pack's type."""
-        view = np.ascontiguousarray(records, self._pack.dtype).data.cast("B")
         with self._explained():
-            while len(view):
-                view = view[self._stream.write(view) :]
+            self._write(self._frames.framed(records, self.num_done), self._frames.offset(self.num_done))
+        self.num_done += len(records)
+
+    def _write(self, view: memoryview, offset: int) -> None:
+        self._stream.seek(offset)  # over what a killed process or a full disk left of a record
+        while len(view):
+            view = view[self._stream.write(view) :]
+
+    def read(self, index: int) -> NDArray[Any]:
+        """A record that was added. Raises DamagedError or OSError where it cannot be had back."""
+        return np.frombuffer(self._frames.read(self._stream.fileno(), index), self._pack.dtype).reshape(
+            self._pack.shape
+        )
+
+    def close(self) -> Pack:
+        """The finished pack, opened."""
+        if self.num_done != self._pack.num_records:
+            raise WorkFailedError(
+                f"The pack {self._pack.path} has {self.num_done} of {self._pack.num_records} records."
+            )
+        with self._explained():
+            self._stream.truncate(self._frames.num_bytes)
+            os.fsync(self._stream.fileno())
+            if os.name == "nt":
+                self._stream.close()  # nothing that is open can be renamed there
+            with contextlib.suppress(FileNotFoundError):  # another process has finished the same pack
+                self._part.replace(self._pack.path)
+            self._pack.open()
+            self._stream.close()
+            fsync_folder(self._pack.path.parent)
+        return self._pack
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._stream.close()
+        with contextlib.suppress(OSError):
+            self._part.unlink(missing_ok=True)
+
+
+class MemoryWriter:
+    """A PackWriter's work in memory."""
+
+    def __init__(self, pack: Pack) -> None:
+        records = np.empty((pack.num_records, *pack.shape), pack.dtype)
+        self._pack = MemoryPack(pack.path, pack.shape, pack.dtype, pack.num_records, records)
+        self.num_done = 0
+
+    def append(self, records: NDArray[Any]) -> None:
+        self._pack.records[self.num_done : self.num_done + len(records)] = records
         self.num_done += len(records)
 
     def close(self) -> Pack:
-        """The finished pack."""
-        with self._stream, self._explained():
-            if self.num_done != self._pack.num_records:
-                raise WorkFailedError(
-                    f"The pack {self._pack.path} has {self.num_done} of {self._pack.num_records} records."
-                )
-            self._stream.truncate(self.num_done * self._pack.record_bytes)
-            os.fsync(self._stream.fileno())
-        with self._explained():
-            with contextlib.suppress(FileNotFoundError):  # another process has finished the same pack
-                self._part.replace(self._pack.path)
-            fsync_folder(self._pack.path.parent)
         return self._pack
+
+
+class Packing:
+    """The making of a pack: in the cache, where it goes on from an earlier try; where the cache takes nothing more, in memory.
+
+    Raises WorkFailedError, with the place, the need and what to do, where neither has room.
+    """
+
+    def __init__(self, folder: Path, key: str, shape: tuple[int, ...], dtype: DTypeLike, num_records: int) -> None:
+        self._pack = Pack(folder / f"{key}.pack", shape, np.dtype(dtype), num_records)
+        self._note = ""
+        self._writer: PackWriter | MemoryWriter
+        try:
+            self._writer = PackWriter(folder, key, shape, dtype, num_records)
+        except WorkFailedError as error:
+            self._writer = self._in_memory(error)
+
+    @property
+    def num_done(self) -> int:
+        return self._writer.num_done
+
+    def append(self, records: NDArray[Any]) -> None:
+        """records: (B, *shape), cast to the pack's type."""
+        try:
+            self._writer.append(records)
+        except WorkFailedError as error:
+            self._move_to_memory(error)
+            self._writer.append(records)
+
+    def told(self, stage: str) -> Iterator[Event | Progress]:
+        """How far it is, and once that memory has taken the cache's place."""
+        if self._note:
+            yield event("note", text=self._note)
+            self._note = ""
+        yield Progress(stage, self.num_done, self._pack.num_records)
+
+    def close(self) -> Pack:
+        """The finished pack."""
+        try:
+            return self._writer.close()
+        except WorkFailedError as error:
+            self._move_to_memory(error)
+            return self._writer.close()
+
+    def _move_to_memory(self, error: WorkFailedError) -> None:
+        written, memory = self._writer, self._in_memory(error)
+        assert isinstance(written, PackWriter)
+        try:
+            for index in range(written.num_done):
+                memory.append(written.read(index)[None])
+        except (DamagedError, OSError, ValueError):  # of a file that is closed
+            raise error from None
+        written.discard()
+        self._writer = memory
+
+    def _in_memory(self, error: WorkFailedError) -> MemoryWriter:
+        cause, need_mib = error.__cause__, self._pack.frames.num_bytes / 2**20
+        if not isinstance(cause, OSError):
+            raise error
+        if not memory_takes(need_mib, memory_mib()[1]):
+            raise WorkFailedError(
+                f"{error} {math.ceil(need_mib):,} MiB are needed, and memory has no room for them."
+            ) from error
+        self._note = (
+            f"The cache folder {self._pack.path.parent} takes nothing more ({cause.strerror}): memory takes its place in this "
+            "run, and the next one makes everything again. Free space there or mend its permissions, or set FOLDERTUNE_CACHE "
+            "to another folder."
+        )
+        return MemoryWriter(self._pack)
 
 
 Prepare = Callable[["NDArray[np.uint8]"], "NDArray[np.uint8]"]
@@ -195,71 +342,3 @@ def in_batches(items: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any
             batch = []
     if batch:
         yield np.stack(batch)
-
-
-def pack_pictures(
-    folder: Path, pictures: Sequence[Picture], preprocess: Preprocess, *, cache: Path, workers: int
-) -> Work[Pack]:
-    """The network's input of every picture: records of (S, S, 3) uint8."""
-    key = pack_key(pictures, kind="pictures", preprocess=preprocess.to_dict())
-    shape = (preprocess.image_size, preprocess.image_size, 3)
-    if found := find_pack(cache, key, shape, np.uint8, len(pictures)):
-        return found
-    writer = PackWriter(cache, key, shape, np.uint8, len(pictures))
-
-    def prepared(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return prepare(picture, preprocess)
-
-    remaining = pictures[writer.num_done :]
-    return (
-        yield from _fill(
-            writer,
-            load_pictures(folder, remaining, prepared, at_least_px=decode_px(preprocess), workers=workers),
-            len(pictures),
-        )
-    )
-
-
-def pack_canvases(
-    folder: Path, pictures: Sequence[Picture], preprocess: Preprocess, *, cache: Path, workers: int
-) -> Work[Pack]:
-    """Every whole picture at one size, for augmentation to cut from: records of (H, W, 3) uint8.
-
-    The shorter side is what nine of ten pictures do not exceed, so that pictures of one size are stored as they are and resampled
-    once, by the augmentation;
-    large ones are reduced to 1.75 times the network's square. The affine map undoes what distortion there is.
-    """
-    width, height = canvas_size(pictures, preprocess)
-    key = pack_key(pictures, kind="canvases", size=[width, height], interpolation=preprocess.interpolation)
-    shape = (height, width, 3)
-    if found := find_pack(cache, key, shape, np.uint8, len(pictures)):
-        return found
-    writer = PackWriter(cache, key, shape, np.uint8, len(pictures))
-
-    def prepared(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return stretch(picture, (width, height), preprocess.interpolation)
-
-    remaining = pictures[writer.num_done :]
-    least = 2 * min(width, height)
-    return (
-        yield from _fill(
-            writer, load_pictures(folder, remaining, prepared, at_least_px=least, workers=workers), len(pictures)
-        )
-    )
-
-
-def canvas_size(pictures: Sequence[Picture], preprocess: Preprocess) -> tuple[int, int]:
-    """(width, height) of the stored canvases, in pixels."""
-    ratio = float(np.median([picture.width / picture.height for picture in pictures]))
-    ratio = min(max(ratio, 0.5), 2.0)
-    # Nine of ten pictures lose nothing: one that is enlarged twice is softer than validation has it.
-    own = round(float(np.percentile([min(picture.width, picture.height) for picture in pictures], 90)))
-    shorter = min(own, round(_CANVAS_OVER_SQUARE * preprocess.image_size))
-    return (round(shorter * ratio), shorter) if ratio >= 1 else (shorter, round(shorter / ratio))
-
-
-def _fill(writer: PackWriter, records: Iterator[NDArray[Any]], total: int) -> Work[Pack]:
-    for batch in in_batches(records, 32):
-        writer.append(batch)
-        yield Progress("decode", writer.num_done, total)
-    return writer.close()

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from foldertune.machine import cache_folder
+from foldertune import cache
+from foldertune.errors import WorkFailedError
 from foldertune.run import fsync_folder, write_json
 
 _VERSION = 1  # of the forms; raised whenever the same weights give another graph
@@ -24,26 +25,27 @@ _CHOICE = "trials.json"
 
 
 class Shelf:
-    """The forms of one model. `key` names all that they depend on."""
+    """The forms of one model. `key` names all that they depend on.   num_bytes: of the model's weights, as one form takes about."""
 
-    def __init__(self, key: str) -> None:
-        self._folder = cache_folder() / "engines" / key
+    def __init__(self, key: str, *, num_bytes: int = 0) -> None:
+        self._folder, self._num_bytes = cache.cache_folder() / "engines" / key, num_bytes
         self._spare: Path | None = None  # where the cache cannot be written: for this process alone
+        self._hold: cache.Hold | None = None  # as long as this lives, nobody clears the folder
 
     def find(self, name: str) -> Path | None:
         """The folder of a complete form, or None."""
-        for folder in (self._folder, self._spare):
-            if folder and (folder / name).is_dir():
-                with contextlib.suppress(OSError):
-                    os.utime(self._folder)  # whoever clears the cache by age keeps what is in use
-                return folder / name
-        return None
+        with contextlib.suppress(OSError):
+            self._hold = self._hold or cache.Hold(self._folder)
+            cache.touch(self._folder)
+        places = [folder / name for folder in (self._folder, self._spare) if folder]
+        return next((place for place in places if place.is_dir()), None)
 
     def add(self, name: str, write: Callable[[Path], None]) -> Path:
         """The folder of a form: what `write` puts into an empty folder that it is given. Another process may be first."""
         if found := self.find(name):
             return found
         try:
+            cache.make_room(self._num_bytes)
             return self._added(self._folder, name, write)
         except OSError:  # read-only or full: the work goes on without being remembered
             self._spare = Path(tempfile.mkdtemp(prefix="foldertune-"))
@@ -57,6 +59,7 @@ class Shelf:
 
     def _added(self, folder: Path, name: str, write: Callable[[Path], None]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
+        hold = cache.Hold(folder)
         target, temporary = folder / name, Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
         try:
             write(temporary)
@@ -68,6 +71,8 @@ class Shelf:
             fsync_folder(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            hold.close()
+        self.find(name)
         if not target.is_dir():
             raise OSError(f"{target} could not be made")
         return target
@@ -82,8 +87,6 @@ class Shelf:
 
     def write_trials(self, trials: dict[str, Any]) -> None:
         """Remember something about this model on this machine, where the cache can be written."""
-        from foldertune.errors import WorkFailedError
-
         with contextlib.suppress(OSError, WorkFailedError):
             self._folder.mkdir(parents=True, exist_ok=True)
             write_json(self._folder / _CHOICE, trials)

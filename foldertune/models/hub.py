@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foldertune.cache import cache_folder
 from foldertune.errors import DataError, MissingError, WorkFailedError
-from foldertune.machine import cache_folder
 from foldertune.models.published import WeightsFacts
 from foldertune.run import write_json
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from foldertune.data.pack import Pack, pack_pictures
+from foldertune.data.pack import Pack
+from foldertune.data.pictures import pack_pictures
 from foldertune.preprocess import Preprocess
 from foldertune.records import SPLITS, Dataset, Picture, Split, Work
 from foldertune.training.features import Extraction

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foldertune.data.loader import CanvasSource
-from foldertune.data.pack import Pack, PackWriter, find_pack, pack_key
+from foldertune.data.pack import Pack, Packing, find_pack, pack_key
 from foldertune.engines import Engine
 from foldertune.preprocess import Preprocess
-from foldertune.records import Picture, Progress, Work
+from foldertune.records import Picture, Work
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -75,12 +75,12 @@ class Extraction:
         shape, total = self._shapes[0], num_views * num_pictures
         if found := find_pack(self._cache, key, shape, dtype, total):
             return found
-        writer = PackWriter(self._cache, key, shape, dtype, total)
-        while writer.num_done < total:
-            view, place = divmod(writer.num_done, num_pictures)
+        packing = Packing(self._cache, key, shape, dtype, total)
+        while packing.num_done < total:
+            view, place = divmod(packing.num_done, num_pictures)
             # Always the same batches, also where a killed process had written a part of one: batches may change the last bits.
             done = place % _BATCH
             places = np.arange(place - done, min(place - done + _BATCH, num_pictures))
-            writer.append(self._engine.run(pixels(places, view))[done:])
-            yield Progress(stage, writer.num_done, total)
-        return writer.close()
+            packing.append(self._engine.run(pixels(places, view))[done:])
+            yield from packing.told(stage)
+        return packing.close()

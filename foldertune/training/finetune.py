@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from foldertune.data.augment import strength_of
 from foldertune.data.loader import ActivationSource, CanvasSource, PictureSource
-from foldertune.data.pack import pack_canvases
+from foldertune.data.pictures import pack_canvases
 from foldertune.engines import make_engine
 from foldertune.engines.form import form_of
 from foldertune.errors import InterruptedRunError
