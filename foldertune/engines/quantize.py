@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# The first layer stays in floating point: a thirtieth of the products of a ResNet-50, and most of the error. On plants logits were off by
+# 12 % of their spread with it in int8 and by 5 % without (docs/log.md).
+_FIRST_LAYER = r"^(conv1|patches)(/.*)?$"
+
 
 def quantize(graph: Path, target: Path, pictures: NDArray[np.uint8], *, engine: str, transformer: bool = False) -> None:
     """Write the int8 form of a float32 .onnx graph to `target`: for OpenVINO an .xml, with a .bin beside it; else an .onnx.
 
-    pictures: (N, S, S, 3), as the network sees them; 300 are plenty.   transformer: whether the network is a ViT.
+    pictures: (N, S, S, 3), as the network sees them; 150 gave what 300 gave.   transformer: whether the network is a ViT.
     """
     openvino = library()
     import nncf
@@ -40,6 +44,7 @@ def quantize(graph: Path, target: Path, pictures: NDArray[np.uint8], *, engine: 
         "advanced_parameters": nncf.AdvancedQuantizationParameters(
             activations_range_estimator_params=range_estimator.RangeEstimatorParametersSet.MINMAX
         ),
+        "ignored_scope": nncf.IgnoredScope(patterns=[_FIRST_LAYER], validate=False),
     }
     singles = [pictures[place : place + 1] for place in range(len(pictures))]
     with contextlib.redirect_stdout(io.StringIO()):  # its bars, which would stand between the answers

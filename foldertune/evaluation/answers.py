@@ -23,7 +23,7 @@ from foldertune.records import Dataset, Picture
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-NUM_CALIBRATION = 300
+NUM_CALIBRATION = 200
 _MOST_JUDGED = 1000
 
 
@@ -62,7 +62,7 @@ def calibrated_on(saved: SavedModel) -> Callable[[], NDArray[np.uint8]]:
 
 
 def calibration_pictures(saved: SavedModel) -> NDArray[np.uint8]:
-    """(N, S, S, 3): at most 300 of the run's training pictures, spread over all classes. Raises MissingError without them."""
+    """(N, S, S, 3): at most 200 of the run's training pictures, spread over all classes. Raises MissingError without them."""
     try:
         dataset = _dataset(saved)
         pictures = _load(saved, dataset, _spread(dataset.of("train"), NUM_CALIBRATION))
