@@ -146,8 +146,10 @@ def peers_once(given: argparse.Namespace) -> list[tuple[Contestant, Epochs]]:
 def epochs_of(command: Sequence[str], variables: Mapping[str, str]) -> Epochs:
     """What a peer prints of each epoch, with the seconds since its start. Raises PeerError where it fails or tells nothing."""
     began, epochs = time.monotonic(), []
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, env=dict(variables), stdout=subprocess.PIPE, stderr=errors, text=True)
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, env=dict(variables), stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith('{"epoch"'):
