@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import sys
@@ -39,17 +40,16 @@ class Scale:
 
 def rows_of(contestants: Sequence[Contestant], figure: str = "") -> list[Row]:
     """A row for each; the value is the wall time of the process in seconds, or the named figure that it told."""
-    return [
-        Row(
-            each.name,
-            [float(run.told[figure]) if figure else run.seconds for run in each.runs],
-            statistics.median(run.peak_mib for run in each.runs) if each.runs else 0.0,
-            each.versions,
-            each.remark,
-            each.problem,
+    rows = []
+    for each in contestants:
+        values = [float(run.told.get(figure, math.nan)) if figure else run.seconds for run in each.runs]
+        told = [value for value in values if math.isfinite(value)]
+        problem = (
+            each.problem if len(told) == len(values) else "; ".join(filter(None, [each.problem, f"told no {figure}"]))
         )
-        for each in contestants
-    ]
+        peak = statistics.median(run.peak_mib for run in each.runs) if each.runs else 0.0
+        rows.append(Row(each.name, told, peak, each.versions, each.remark, problem))
+    return rows
 
 
 def slowness(theirs: Sequence[float], ours: Sequence[float], *, rate: bool) -> tuple[float, float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 import squares
 import tables
 import time_to_accuracy
+import torch
 from conftest import PROJECT
 from contest import Contestant, Measured, hold, peer, run_measured, told_by
 from environments import PEERS, Environment, PeerError, benchmark_folder, reason_of
@@ -165,6 +167,11 @@ def test_rows_of_take_wall_time_or_the_figure_that_was_told() -> None:
     assert rows_of([contestant])[0].peak_mib == 20.0
 
 
+def test_rows_of_a_figure_that_was_not_told_is_a_problem() -> None:
+    (row,) = rows_of([Contestant("a", runs=[Measured(3.0, 10.0, {})])], "ms")
+    assert (row.values, row.problem) == ([], "told no ms")
+
+
 def test_peer_that_cannot_be_installed_takes_part_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> Environment:
         raise PeerError(f"could not be installed: {name} has no wheel")
@@ -222,12 +229,17 @@ def test_environments_that_tools_name_have_a_file() -> None:
 def test_environment_that_cannot_be_made_says_why_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FOLDERTUNE_BENCHMARKS", str(tmp_path / "kept"))
-    monkeypatch.setattr(environments, "PEERS", tmp_path)
-    (tmp_path / "none.txt").write_text("./no-such-folder\n", "utf-8")
-    with pytest.raises(PeerError, match="could not be installed: ERROR"):
-        environments.environment("none")
-    assert not list((tmp_path / "kept").rglob("ready"))
+    def fail(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        if "venv" in command:
+            Path(command[-1]).mkdir()
+            return subprocess.CompletedProcess(command, 0, "", "")
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution\n")
+
+    monkeypatch.setenv("FOLDERTUNE_BENCHMARKS", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", fail)
+    with pytest.raises(PeerError, match=r"^could not be installed: ERROR: No matching distribution$"):
+        environments.environment("timm")
+    assert [path.suffix for path in (tmp_path / "environments").iterdir()] == [".lock"]
 
 
 def test_environment_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,7 +412,8 @@ def test_hugging_face_names_are_those_of_its_resnet() -> None:
         "fc.bias": "classifier.1.bias",
     }
     assert {name: model_files.hugging_face_name(name) for name in names} == names
-    tensors = list(build("resnet50", num_classes=3).state_dict())
+    with torch.device("meta"):
+        tensors = list(build("resnet50", num_classes=3).state_dict())
     assert len({model_files.hugging_face_name(name) for name in tensors}) == len(tensors)
 
 
