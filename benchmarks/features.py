@@ -96,6 +96,8 @@ def compare_heads(given: argparse.Namespace, place: Path) -> str:
     arguments = [place / "rows.npz", str(given.threads), *map(str, STRENGTHS)]
     packages = ("scikit-learn", "numpy", "scipy")
     theirs = peer("LogisticRegressionCV", "head_scikit_learn.py", arguments, within="scikit-learn", packages=packages)
+    # It fits the folds in as many processes as there are threads, which would else take all threads each.
+    theirs.variables = {name: "1" for name in variables if name.endswith("_NUM_THREADS")}
     hold([ours, theirs], times=given.times, variables=variables)
     for each in (ours, theirs):
         if each.runs:
