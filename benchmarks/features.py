@@ -19,8 +19,8 @@ from contest import Contestant, hold, our_variables, peer
 from environments import PEERS, peer_variables
 from numpy.typing import NDArray
 from picture_sets import copy_set, pictures_below
-from predict import TORCH
-from tables import Scale, load_now, publish, render, rows_of
+from predict import TORCH, our_versions
+from tables import IN_TURN, Scale, load_now, publish, render, rows_of
 from tables import page as page_of
 
 OURS = "foldertune"
@@ -45,7 +45,7 @@ def main() -> None:
         features = compare_features(given, place, pictures)
         heads = compare_heads(given, place)
     sections = [
-        f"{given.threads} threads.\n",
+        f"{given.threads} threads. {IN_TURN}",
         f"## Frozen features of {given.pictures} pictures, whole processes\n\n{features}",
         f"## The head on {given.rows} rows of 2,048 values, its regularisation chosen, inside of the process\n\n{heads}",
     ]
@@ -55,18 +55,17 @@ def main() -> None:
 
 def compare_features(given: argparse.Namespace, place: Path, pictures: Path) -> str:
     """The table; leaves the features of both in `place`."""
-    from foldertune.machine import cpu_has_bf16
-
     variables = peer_variables(given.threads)
     script = str(PEERS.parent / "ours" / "our_features.py")
     command = [sys.executable, script, str(pictures), str(given.weights), str(place / "ours.npz")]
-    ours = Contestant(OURS, command, variables=our_variables(variables))
-    ours.remark = "OpenVINO in bf16" if cpu_has_bf16() else "OpenVINO in float32"
+    ours = Contestant(OURS, command, our_versions(), variables=our_variables(variables))
     arguments = [pictures, given.weights, place / "theirs.npz", str(given.threads)]
     theirs = peer(
         "torchvision loop, eager float32", "features_torchvision.py", arguments, within="torchvision", packages=TORCH
     )
     hold([ours, theirs], times=given.times, variables=variables)
+    if ours.runs:
+        ours.remark = " in ".join(ours.runs[-1].told[name] for name in ("engine", "precision"))
     text = render(rows_of([ours, theirs]), Scale("s", 1), ours=OURS)
     if ours.runs and theirs.runs:
         text += f"\nCosine of ours and theirs, the least of all pictures: {least_cosine(place / 'ours.npz', place / 'theirs.npz'):.4f}.\n"
@@ -92,7 +91,7 @@ def compare_heads(given: argparse.Namespace, place: Path) -> str:
     np.savez(place / "rows.npz", features=rows, labels=labels)
     variables = peer_variables(given.threads)
     ours = Contestant(OURS, [sys.executable, str(PEERS.parent / "ours" / "our_head.py"), str(place / "rows.npz")])
-    ours.variables = our_variables(variables)
+    ours.variables, ours.versions = our_variables(variables), our_versions()
     arguments = [place / "rows.npz", str(given.threads), *map(str, STRENGTHS)]
     packages = ("scikit-learn", "numpy", "scipy")
     theirs = peer("LogisticRegressionCV", "head_scikit_learn.py", arguments, within="scikit-learn", packages=packages)

@@ -19,7 +19,7 @@ from environments import PEERS, peer_variables
 from model_forms import calibration_pictures, model_folder, pictures_of
 from picture_sets import make_set, pictures_below
 from predict import ONNX, OPENVINO, OURS, TORCH, Tool, our_versions, prepare
-from tables import Row, Scale, load_now, publish, render, rows_of
+from tables import IN_TURN, Row, Scale, load_now, publish, render, rows_of
 from tables import page as page_of
 
 NUM_PICTURES = 20
@@ -64,7 +64,7 @@ def main() -> None:
                 contestants.append(peer(tool.name, tool.script, arguments, within=tool.within, packages=tool.packages))
         hold(contestants, times=given.times, variables=variables)
     sections = [
-        f"One JPEG of {given.size} at a time, {given.threads} threads, medians of {given.count} answers in each process.\n",
+        f"One JPEG of {given.size} at a time, {given.threads} threads, medians of {given.count} answers in each process. {IN_TURN}",
         render([*rows_of(contestants, "median_ms"), *parts_of(contestants[0])], Scale("ms", 2), ours=OURS),
         over_parts(contestants[0]),
     ]

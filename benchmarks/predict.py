@@ -21,7 +21,7 @@ from contest import Contestant, hold, our_variables, peer
 from environments import PeerError, peer_variables
 from model_forms import calibration_pictures, make_form, model_folder, pictures_of
 from picture_sets import make_set, pictures_below
-from tables import Row, Scale, load_now, publish, render, rows_of
+from tables import IN_TURN, Row, Scale, load_now, publish, render, rows_of
 from tables import page as page_of
 
 OURS = "foldertune"
@@ -80,7 +80,7 @@ def main() -> None:
     tools = chosen(given.only)
     problems = prepare(models, tools, calibration_pictures(given.run))
     sources = pictures_below(pictures_of(given.run))
-    sections = [f"Whole processes, {given.threads} threads, from the start to the written file."]
+    sections = [f"Whole processes, {given.threads} threads, from the start to the written file. {IN_TURN}"]
     with tempfile.TemporaryDirectory() as scratch:
         for name, count, size in (
             ("small", given.pictures, (500, 375)),

@@ -14,7 +14,7 @@ import sys
 from contest import Contestant, hold, our_variables, peer
 from environments import PEERS, peer_variables
 from predict import TORCH
-from tables import Scale, load_now, publish, render, rows_of
+from tables import IN_TURN, Scale, load_now, publish, render, rows_of
 from tables import page as page_of
 
 PLAIN = "plain loop, NCHW, float32"
@@ -59,7 +59,7 @@ def main() -> None:
     rows = rows_of(contestants, "steps_per_s")
     scale = Scale("steps/s", 2, rate=True)
     sections = [
-        f"Batches of {given.batch}, {given.threads} threads, {given.steps} steps in each process after one of warm-up."
+        f"Batches of {given.batch}, {given.threads} threads, {given.steps} steps in each process after one of warm-up. {IN_TURN}"
     ]
     sections += [f"## Against {name}\n\n{render(rows, scale, ours=name)}" for name in list(OURS)[::2]]
     publish("steps", page_of("Training steps", sections, arguments=sys.argv, load=load), write=not given.no_page)

@@ -14,6 +14,10 @@ from pathlib import Path
 from contest import Contestant
 from machine_facts import describe
 
+IN_TURN = (
+    "Each tool ran in turn (A B C A B C ...) after an uncounted first round. Ratios are of medians, in brackets the least and the most "
+    "within one round. Memory is the largest resident size of one process."
+)
 FIGURES = Path(__file__).resolve().parent.parent / "docs" / "figures"
 
 
@@ -105,11 +109,8 @@ def told_command(arguments: Sequence[str]) -> str:
 def page(title: str, sections: Sequence[str], *, arguments: Sequence[str], load: float) -> str:
     """A page of figures: the question, the command, the machine and the date, then the sections."""
     command = f"python benchmarks/{Path(arguments[0]).name} {told_command(arguments[1:])}".rstrip()
-    head = (
-        f"# {title}\n\n    {command}\n\n{datetime.now(UTC):%Y-%m-%d}. {describe()}. Load of the machine before the start: {load:.1f}.\n\n"
-        "Each tool ran in turn (A B C A B C ...) after an uncounted first round. Ratios are of medians, in brackets the least and the "
-        "most within one round. Memory is the largest resident size of one process.\n"
-    )
+    facts = f"{datetime.now(UTC):%Y-%m-%d}. {describe()}. Load of the machine before the start: {load:.1f}."
+    head = f"# {title}\n\n    {command}\n\n{facts}"
     return "\n\n".join(section.strip("\n") for section in [head, *sections] if section) + "\n"
 
 

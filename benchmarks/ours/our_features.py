@@ -5,6 +5,7 @@ usage: python our_features.py FOLDER WEIGHTS.safetensors OUTPUT.npz
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -44,6 +45,7 @@ def main() -> None:
         names=[Path(picture.path).name for picture in pictures],
         labels=[p.label for p in pictures],
     )
+    print(json.dumps({"engine": bench.engine.name, "precision": plan["precision"]}))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,11 @@ def main() -> None:
     test = datasets.ImageFolder(given.folder / "test", plain)
     model = ResNetForImageClassification(ResNetConfig(num_labels=len(train.classes)))
     tensors = {name: value for name, value in load_file(given.weights).items() if not name.startswith("fc.")}
-    model.load_state_dict({hugging_face_name(name): value for name, value in tensors.items()}, strict=False)
+    renamed = {hugging_face_name(name): value for name, value in tensors.items()}
+    left = model.load_state_dict(renamed, strict=False)
+    wanted = [name for name in left.missing_keys if not name.endswith("num_batches_tracked")]
+    assert not left.unexpected_keys, left.unexpected_keys
+    assert all(name.startswith("classifier.") for name in wanted), wanted
     rate = {} if given.rate is None else {"learning_rate": given.rate}
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
