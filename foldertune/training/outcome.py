@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from foldertune.engines.torch import Graph
 from foldertune.evaluation.card import render_card
 from foldertune.evaluation.metrics import evaluate_probabilities, fit_temperature, softmax, worst_mistakes
 from foldertune.evaluation.report import Mistake, ReportFacts, render_report, thumbnail
+from foldertune.models.config import config_for
 from foldertune.records import SPLITS, EpochRecord, Evaluation, Plan, Progress, Split, Work, plain
 from foldertune.run import RunFolder, environment, write_json, write_text, written_whole
 from foldertune.training.baseline import Material
@@ -46,6 +47,13 @@ def logits_of(network: Network, preprocess: Preprocess, plan: Plan, material: Ma
             yield Progress("evaluate", done, total)
         found[split] = np.concatenate(parts)
     return found
+
+
+def write_model_facts(run: RunFolder, plan: Plan, classes: Sequence[str], preprocess: Preprocess) -> None:
+    """What stands beside the weights: config.json, preprocess.json, labels.txt."""
+    write_json(run.config, config_for(plan["model"], classes=classes, preprocess=preprocess))
+    write_json(run.preprocess, preprocess.to_dict())
+    write_text(run.labels, "".join(f"{name}\n" for name in classes))
 
 
 @dataclass(frozen=True, slots=True)
