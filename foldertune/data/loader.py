@@ -171,9 +171,8 @@ class SideStream:
 
     def __init__(self) -> None:
         self._device, self._stream = torch.cuda.current_device(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._stream.wait_stream(
-            torch.cuda.current_stream()
-        )  # what the source has on the device may be on its way there
+        # What the source keeps on the device may still be on its way there.
+        self._stream.wait_stream(torch.cuda.current_stream())
         self._ready: dict[int, torch.cuda.Event] = {}  # by the batch's address in Python
 
     def batch(self, source: Source, places: NDArray[np.int64], epoch: int) -> Tensor:
