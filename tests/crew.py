@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import math
@@ -17,6 +18,8 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
+import torch.distributed
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
@@ -165,8 +168,14 @@ def note(made: Training, team: Team, name: str, run: Callable[[], Any]) -> None:
     Path(f"{place}.json").write_text(json.dumps({"history": plain(made.records), "error": error}))
 
 
+def tell_if_still_there() -> None:
+    if torch.distributed.is_initialized():
+        print("The process ends without leaving the others.", file=sys.stderr)
+
+
 def main(folder: Path, scenarios: list[str]) -> int:
     """As the command line does it: an error ends the process with a sentence."""
+    atexit.register(tell_if_still_there)  # called after what `join` registers
     team = join()
     try:
         for name in scenarios:

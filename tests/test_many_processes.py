@@ -94,6 +94,14 @@ def test_train_by_two_processes_is_the_run_of_one(
     assert (kinds.count("started"), kinds.count("finished")) == (1, 1)
 
 
+def test_train_of_the_head_alone_ends_well_too(place: Path, tmp_path: Path) -> None:
+    process = torchrun(place, "train", place / "stripes", "--run", tmp_path / "run", *SETTINGS, "--tune", "head")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.count("Run:") == 1
+    assert not (tmp_path / "run" / "history.jsonl").exists()
+
+
 def assert_same(run: Path, other: Path) -> None:
     """Up to rounding: sums over two halves are not those over the whole."""
     for line, expected in zip(history_of(run), history_of(other), strict=True):
