@@ -27,6 +27,7 @@ from machine_facts import describe
 from foldertune import journey
 from foldertune.data.loader import PictureSource
 from foldertune.evaluation.metrics import log_loss, softmax
+from foldertune.forecast import situation_of
 from foldertune.machine import find_machine, keep_freed_memory
 from foldertune.models.weights import write_weights
 from foldertune.planning import decide
@@ -63,7 +64,7 @@ def run(given: argparse.Namespace) -> Iterator[str]:
     wish = journey.Wish(given.folder, settings, {})
     weights, machine = finish(journey.find_weights(wish)), find_machine("auto")
     dataset, decode_per_s = finish(journey.look(wish))
-    draft = decide(journey.situation_of(dataset, machine, weights), settings)
+    draft = decide(situation_of(dataset, machine, weights.preprocess), settings)
     bench = journey.open_bench(draft.values(), weights, dataset, machine)
     plan = changed(journey.probed_plan(wish, bench, decode_per_s)[0], given.change)
 

@@ -23,6 +23,7 @@ from foldertune.planning import refuse_contradictions
 from foldertune.records import ClassScore, EpochRecord, Evaluation, Interval, Plan, Prediction, finish
 from foldertune.run import SCHEMA, RunFolder, StopRequest, environment, read_json, write_json
 from foldertune.settings import TrainSettings, check_settings, read_settings
+from foldertune.team import join, num_restarts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,11 +128,23 @@ def start(
     wish = _wish(folder, settings, given)
     if not wish.folder.is_dir():
         raise DataError(f"There is no folder {folder}. Give a folder with one subfolder of pictures per class.")
-    place = RunFolder(Path(run) if run is not None else _new_run_path(wish.folder))
+    team, (num_starts, most_starts) = join(), num_restarts()
+    if run is None and most_starts:
+        raise SettingsError("With --max-restarts a run needs a name, by which it is found again: give --run DIR.")
+    place = RunFolder(Path(team.text(str(run or _new_run_path(wish.folder)))))
     if place.path.resolve().is_relative_to(wish.folder.resolve()):
         raise SettingsError(
             f"The run folder {place.path} lies in {folder}, which is never changed. Give another --run."
         )
+    if team.is_first and not (
+        num_starts and _is_of(place, wish)
+    ):  # else torchrun has started us again: the run goes on
+        _begin(place, wish)
+    team.wait()
+    return Run(place.path)
+
+
+def _begin(place: RunFolder, wish: Wish) -> None:
     place.create()
     facts = {
         "schema": SCHEMA,
@@ -142,22 +155,34 @@ def start(
     write_json(
         place.run_json, {**facts, "folder": str(wish.folder), "settings": wish.settings, "sources": wish.sources}
     )
-    return Run(place.path)
+
+
+def _is_of(place: RunFolder, wish: Wish) -> bool:
+    """Whether a run began with this very wish."""
+    if not place.run_json.exists():
+        return False
+    facts = place.open()
+    return (facts["folder"], facts["settings"]) == (str(wish.folder), wish.settings)
 
 
 def going(run: Run, stop: StopRequest | None = None) -> Journey[None]:
     """Go through a run to its end, yielding events and progress. A finished run yields nothing.
 
     A run that fails before it has a plan leaves no folder: the corrected command begins anew.
+    Of several processes that torchrun has started, the first tells of the run; the others train along and yield nothing.
     """
+    from foldertune.follower import follow
     from foldertune.journey import journey, tidy
 
-    if run.folder.open().get("state") == "finished":
-        tidy(run.folder)
-        return
+    team, stop = join(), stop or StopRequest()
+    finished = run.folder.open().get("state") == "finished"
+    if not team.is_first:
+        return None if finished else follow(run.folder, stop, team)
+    if finished:
+        return tidy(run.folder)
     try:
         bound_bytes()  # one that makes no sense is refused now, not when the first pack is made
-        yield from journey(run.folder, stop or StopRequest())
+        yield from journey(run.folder, stop, team)
     except InterruptedRunError:
         raise
     except FoldertuneError:

@@ -26,6 +26,7 @@ from cyclopts import (
 from foldertune import __version__
 from foldertune.errors import FoldertuneError, InterruptedRunError, SettingsError
 from foldertune.settings import TrainSettings
+from foldertune.team import join, may_speak, num_started
 
 _SETTINGS = Group("Settings (what is left out, the plan decides and gives its reason)", sort_key=2)
 _NUMBERS = {int: "a whole number", float: "a number"}
@@ -109,6 +110,7 @@ def train(
         Print one JSON document at the end.
     """
     from foldertune import api, results, terminal
+    from foldertune.records import finish
     from foldertune.run import StopRequest
 
     if (folder is None) == (resume is None):
@@ -117,9 +119,12 @@ def train(
         raise SettingsError(
             "A resumed run keeps its plan: --resume goes without other settings. Start a new run to change them."
         )
+    team = join()
     opened = api.load(resume) if resume is not None else api.start(folder or "", run=run, settings=settings, **given)
     with StopRequest().listening() as stop:
-        terminal.show(api.going(opened, stop))
+        (terminal.show if team.is_first else finish)(api.going(opened, stop))
+    if not team.is_first:
+        return
     results.print_json(results.run_document(opened)) if json else results.print_run(opened)
 
 
@@ -289,6 +294,7 @@ def run(arguments: Sequence[str]) -> int:
     debug = len(words) < len(arguments)
     _print_anything()
     try:
+        _refuse_company(_command(words).strip())
         result = app(words or ["--help"], exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # a reader who has left is noticed here, not when the interpreter ends
     except CycloptsError as error:
@@ -311,13 +317,24 @@ def run(arguments: Sequence[str]) -> int:
 def _fail(error: FoldertuneError, *, debug: bool) -> int:
     from foldertune.terminal import say
 
-    if debug:
+    if not may_speak():
+        pass
+    elif debug:
         import traceback
 
         traceback.print_exception(error)
     else:
         say(f"foldertune: {' '.join(str(error).splitlines())}")
     return error.exit_code
+
+
+def _refuse_company(verb: str) -> None:
+    """Raise SettingsError where several processes would do the same work."""
+    if verb not in ("train", "") and num_started() > 1:
+        raise SettingsError(
+            f"torchrun has started {num_started()} processes, and `foldertune {verb}` is work for one: only train shares its work. "
+            "Start it without torchrun."
+        )
 
 
 def _sentence(error: CycloptsError) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from foldertune.cache import memory_takes
 from foldertune.machine import Machine
-from foldertune.records import Forecast
+from foldertune.preprocess import Preprocess
+from foldertune.records import Dataset, Forecast, Split
 
 # Rate times steps below which a fine-tuned ResNet-50 has hardly moved. A guess, from two sets fine-tuned with AdamW: clothes
 # stopped gaining at 0.024 and were 7 points lower at 0.008; X-rays were where they ended at 0.019, and not yet at 0.013.
@@ -63,6 +65,23 @@ class Situation:
     survey: Survey | None = None
 
 
+def situation_of(dataset: Dataset, machine: Machine, preprocess: Preprocess) -> Situation:
+    """The facts of a split data set and a machine.   preprocess: that of the weights."""
+    counts = dataset.class_counts("train")
+    return Situation(
+        num_pictures=len(dataset.readable),
+        num_train=len(dataset.of("train")),
+        num_val=len(dataset.of("val")),
+        num_classes=len(dataset.classes),
+        largest_class=max(counts.values()),
+        smallest_class=min(counts.values()),
+        shorter_px=int(median(min(picture.width, picture.height) for picture in dataset.readable)),
+        machine=machine,
+        weights_px=preprocess.image_size,
+        weights_fit=preprocess.fit,
+    )
+
+
 def forecast_run(situation: Situation, chosen: Chosen) -> Forecast:
     """Minutes, memory and disk of the whole run, from the probe."""
     assert situation.probe is not None
@@ -101,6 +120,20 @@ def seconds_of(situation: Situation, chosen: Chosen) -> float:
     closing = 2 * (situation.num_val + num_test) / probe.features_per_s + CLOSING_S
     closing += 3 * bool(chosen.get("blend") and epochs) * situation.num_val / probe.validate_per_s
     seconds: float = probe.start_s + looks + features + views + learning + validating + closing
+    return seconds
+
+
+def seconds_beside_training(probe: Probe, chosen: Chosen, counts: Mapping[Split, int], *, num_blends: int) -> float:
+    """Of what stands between the baseline and the end of a run beside training itself. counts: pictures by split."""
+    num_train, num_val = counts["train"], counts["val"]
+    # Before the first step canvases are decoded, and views of them stored where the plan has some.
+    before = num_train / probe.decode_per_s + chosen["views"] * (num_train + num_val) / probe.features_per_s
+    # After the last one statistics are measured, weights blended, and all answers given once more in float32.
+    settled = SETTLED_PICTURES + min(SETTLED_IN_THE_END, num_train) if chosen["batch_norm"] != "frozen" else 0
+    judged = (1 + num_blends * chosen["blend"]) * num_val
+    answered = 1.2 * (num_val + counts["test"]) / probe.features_per_s
+    after = (settled + judged) / probe.validate_per_s + answered + probe.start_s + CLOSING_S
+    seconds: float = before + after
     return seconds
 
 

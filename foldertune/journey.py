@@ -20,11 +20,12 @@ from foldertune.data.folder import scan
 from foldertune.data.split import split_pictures
 from foldertune.data.table import dataset_facts, read_dataset, write_dataset
 from foldertune.errors import DataError, InterruptedRunError
-from foldertune.forecast import SETTLED_IN_THE_END, SETTLED_PICTURES, Probe, Situation, Survey
+from foldertune.forecast import Probe, Survey, seconds_beside_training, situation_of
 from foldertune.machine import Machine, find_machine, keep_freed_memory, num_cores
 from foldertune.planning import DEFAULT_MODEL, DEFAULT_WEIGHTS, decide, refuse_too_little
 from foldertune.records import Dataset, EpochRecord, Event, Plan, Progress
-from foldertune.run import RunFolder, StopRequest, event, write_json, write_text
+from foldertune.run import RunFolder, StopRequest, event
+from foldertune.team import ALONE, Team
 
 if TYPE_CHECKING:
     from foldertune.engines import Engine
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from foldertune.preprocess import Preprocess
     from foldertune.settings import TrainSettings
     from foldertune.training.baseline import Baseline, Material
+    from foldertune.training.finetune import Workplace
 
 T = TypeVar("T")
 Told = Event | Progress
@@ -50,19 +52,21 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """One going through a run: its folder, and who may ask to stop."""
+    """One going through a run: its folder, who may ask to stop, and who trains with us."""
 
     run: RunFolder
     stop: StopRequest
+    team: Team
 
 
-def journey(run: RunFolder, stop: StopRequest) -> Journey[None]:
+def journey(run: RunFolder, stop: StopRequest, team: Team = ALONE) -> Journey[None]:
     """Go through a run, from the beginning or from where it was left; yields everything that a watcher needs.
 
+    The first process of a team goes this way, the others follow (follower.py).
     Raises InterruptedRunError with the state saved when `stop` asks for it, and the family of errors for everything else.
     """
     with run.locked():
-        for told in _steps(Trip(run, stop)):
+        for told in _steps(Trip(run, stop, team)):
             if isinstance(told, Event):
                 run.append_event(told)
             elif stop.signal and told.stage != "train":
@@ -86,14 +90,16 @@ def _steps(trip: Trip) -> Journey[None]:
         weights = yield from find_weights(wish)
     known = run.read_plan() if run.plan_json.exists() else None
     machine = find_machine(known["device"] if known else wish.settings.get("device", "auto"), run_folder=run.path)
+    trip.team.refuse_device(machine.device)
     dataset, decode_per_s = yield from look_once(run, wish)
-    known = known or decide(situation_of(dataset, machine, weights), wish.settings)
-    bench = open_bench(known.values(), weights, dataset, machine)
+    known = known or decide(situation_of(dataset, machine, weights.preprocess), wish.settings)
+    bench = open_bench(known.values(), weights, dataset, machine, team=trip.team)
     plan = yield from make_plan(run, wish, bench, decode_per_s)
 
     material, baseline = yield from first_model(run, bench, plan)
     yield from second_model(trip, bench, plan, material, baseline)
     yield event("finished", run=str(run.path), minutes=run.minutes_spent())
+    trip.team.wait()
 
 
 def plan_only(wish: Wish) -> Journey[Plan]:
@@ -102,7 +108,7 @@ def plan_only(wish: Wish) -> Journey[Plan]:
     weights = yield from find_weights(wish)
     machine = find_machine(wish.settings.get("device", "auto"))
     dataset, decode_per_s = yield from look(wish)
-    draft = decide(situation_of(dataset, machine, weights), wish.settings)
+    draft = decide(situation_of(dataset, machine, weights.preprocess), wish.settings)
     return probed_plan(wish, open_bench(draft.values(), weights, dataset, machine), decode_per_s)[0]
 
 
@@ -155,10 +161,13 @@ class Bench:
     machine: Machine
     start_s: float
     weights_id: str  # names the frozen weights in cache keys
+    team: Team
 
 
-def open_bench(values: Mapping[str, Any], weights: ResolvedWeights, dataset: Dataset, machine: Machine) -> Bench:
-    """The network and the engine that a plan's values name."""
+def open_bench(
+    values: Mapping[str, Any], weights: ResolvedWeights, dataset: Dataset, machine: Machine, *, team: Team = ALONE
+) -> Bench:
+    """The network and the engine that a plan's values name; in a team the first process has the engine."""
     import torch
 
     from foldertune.engines import make_engine
@@ -172,12 +181,14 @@ def open_bench(values: Mapping[str, Any], weights: ResolvedWeights, dataset: Dat
     if weights.path is not None:
         load_weights(network, weights.path, replace_head=True)
     preprocess = weights.preprocess.with_changes(image_size=values["image_size"], fit=values["fit"])
-    form = form_of(network, preprocess, outputs=("features",))
-    engine = make_engine(form, device=machine.device, precision=values["precision"])
+    engine = None
+    if team.is_first:
+        form = form_of(network, preprocess, outputs=("features",))
+        engine = make_engine(form, device=machine.device, precision=values["precision"])
     # Random layers are drawn one after another, so that they depend on how many classes the head has.
     drawn = ("random", values["seed"], len(dataset.classes), torch.__version__)
     weights_id = f"{values['model']} {weights.sha256 or drawn}"
-    return Bench(network, weights, preprocess, engine, dataset, machine, time.monotonic() - began, weights_id)
+    return Bench(network, weights, preprocess, engine, dataset, machine, time.monotonic() - began, weights_id, team)
 
 
 def make_plan(run: RunFolder, wish: Wish, bench: Bench, decode_per_s: float) -> Journey[Plan]:
@@ -206,15 +217,17 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
     from foldertune.training.probe import measure
 
     assert bench.engine is not None
-    situation = situation_of(bench.dataset, bench.machine, bench.weights)
+    situation = situation_of(bench.dataset, bench.machine, bench.weights.preprocess)
     situation = replace(situation, survey=surveyed(wish, bench), num_parameters=bench.network.num_parameters)
     draft = decide(situation, wish.settings, sources=wish.sources)
-    course = replace(course_of(draft, deadline_s=0), learning_rate=0.0)
+    size, course = bench.team.size, course_of(draft, deadline_s=0)
+    course = replace(course, learning_rate=0.0, batch_size=math.ceil(course.batch_size / size))
     canvas = canvas_size(bench.dataset.of("train"), bench.preprocess)
     measured = measure(
         bench.network, bench.engine, course, bench.preprocess, train_size=draft["train_size"], canvas=canvas
     )
-    probe = replace(measured, start_s=bench.start_s, decode_per_s=decode_per_s)
+    rates = {"train_per_s": size * measured.train_per_s, "validate_per_s": size * measured.validate_per_s}
+    probe = replace(measured, **rates, start_s=bench.start_s, decode_per_s=decode_per_s)
     return decide(replace(situation, probe=probe), wish.settings, sources=wish.sources), probe
 
 
@@ -224,7 +237,7 @@ def surveyed(wish: Wish, bench: Bench) -> Survey | None:
     from foldertune.preprocess import decode_px, prepare
     from foldertune.training.survey import NUM_PICTURES, survey
 
-    draft = decide(situation_of(bench.dataset, bench.machine, bench.weights), wish.settings)
+    draft = decide(situation_of(bench.dataset, bench.machine, bench.weights.preprocess), wish.settings)
     if draft["preset"] != "auto" or draft["weights"] == "random" or draft["tune"] == "head":
         return None
     assert bench.engine is not None
@@ -238,23 +251,6 @@ def surveyed(wish: Wish, bench: Bench) -> Survey | None:
         workers=draft["workers"],
     )
     return survey(bench.network, bench.engine, bench.preprocess, np.stack(list(loaded)), precision=draft["precision"])
-
-
-def situation_of(dataset: Dataset, machine: Machine, weights: ResolvedWeights) -> Situation:
-    """The facts of a split data set, a machine and the weights that planning reads."""
-    counts = dataset.class_counts("train")
-    return Situation(
-        num_pictures=len(dataset.readable),
-        num_train=len(dataset.of("train")),
-        num_val=len(dataset.of("val")),
-        num_classes=len(dataset.classes),
-        largest_class=max(counts.values()),
-        smallest_class=min(counts.values()),
-        shorter_px=int(np.median([min(picture.width, picture.height) for picture in dataset.readable])),
-        machine=machine,
-        weights_px=weights.preprocess.image_size,
-        weights_fit=weights.preprocess.fit,
-    )
 
 
 def refuse_other_weights(run: RunFolder, weights: ResolvedWeights) -> None:
@@ -272,6 +268,7 @@ def first_model(run: RunFolder, bench: Bench, plan: Plan) -> Journey[tuple[Mater
     from foldertune.models.weights import write_weights
     from foldertune.training.baseline import fit_baseline, head_logits, prepare_material
     from foldertune.training.features import Extraction
+    from foldertune.training.outcome import write_model_facts
 
     assert bench.engine is not None
     cache = cache_folder()
@@ -282,7 +279,7 @@ def first_model(run: RunFolder, bench: Bench, plan: Plan) -> Journey[tuple[Mater
     baseline = yield from fit_baseline(bench.network, material, extraction, seed=plan["seed"])
     write_weights(bench.network, run.baseline)  # anew when resumed: the same bits, whatever became of the file
     if not run.model.exists():  # when resumed it may be the kept model already
-        save_model_facts(run, bench, plan)
+        write_model_facts(run, plan, bench.dataset.classes, bench.preprocess)
         write_weights(bench.network, run.model)
     head = baseline.head
     yield event(
@@ -296,16 +293,6 @@ def first_model(run: RunFolder, bench: Bench, plan: Plan) -> Journey[tuple[Mater
     test = yield from head_logits(head, "test", material, extraction)
     bench.engine = None
     return material, replace(baseline, logits={**baseline.logits, "test": test})
-
-
-def save_model_facts(run: RunFolder, bench: Bench, plan: Plan) -> None:
-    """What stands beside the weights: config.json, preprocess.json, labels.txt."""
-    from foldertune.models.config import config_for
-
-    classes = bench.dataset.classes
-    write_json(run.config, config_for(plan["model"], classes=classes, preprocess=bench.preprocess))
-    write_json(run.preprocess, bench.preprocess.to_dict())
-    write_text(run.labels, "".join(f"{name}\n" for name in classes))
 
 
 def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, baseline: Baseline) -> Journey[None]:
@@ -352,13 +339,15 @@ def tidy(run: RunFolder) -> None:
 
 def _tuned(trip: Trip, bench: Bench, plan: Plan, material: Material) -> Journey[list[EpochRecord]]:
     """The history of fine-tuning; the best weights are in the bench's network. Empty where only the head was asked for."""
-    from foldertune.training.finetune import Workplace, fine_tune
+    from foldertune.training.finetune import fine_tune
 
-    if plan["tune"] == "head":
+    run, head_alone = trip.run, plan["tune"] == "head"
+    deadline_s = 0.0 if head_alone else _deadline_s(trip, plan, material)
+    trip.team.wait()  # from here on the others find all that they need
+    if head_alone:
         return []
-    run = trip.run
-    place = Workplace(bench.network, bench.preprocess, material, bench.weights_id, cache_folder(), run.baseline)
-    steps = fine_tune(place, plan, deadline_s=_deadline_s(trip, plan, material), folder=run.checkpoints, stop=trip.stop)
+    place = workplace_of(bench, material, run)
+    steps = fine_tune(place, plan, deadline_s=deadline_s, folder=run.checkpoints, stop=trip.stop)
     while True:
         try:
             told = next(steps)
@@ -373,6 +362,14 @@ def _tuned(trip: Trip, bench: Bench, plan: Plan, material: Material) -> Journey[
             yield told
 
 
+def workplace_of(bench: Bench, material: Material, run: RunFolder) -> Workplace:
+    """What fine-tuning works with."""
+    from foldertune.training.finetune import Workplace
+
+    network, preprocess = bench.network, bench.preprocess
+    return Workplace(network, preprocess, material, bench.weights_id, cache_folder(), run.baseline, bench.team)
+
+
 def _deadline_s(trip: Trip, plan: Plan, material: Material) -> float:
     """Seconds that training may take within --max-minutes, decided once: what is left now, less what comes after training."""
     if plan["max_minutes"] is None:
@@ -381,16 +378,8 @@ def _deadline_s(trip: Trip, plan: Plan, material: Material) -> float:
 
     facts = trip.run.open()
     if "training_deadline_s" not in facts:
-        probe = facts["probe"]
-        num_train, num_val = len(material.labels["train"]), len(material.labels["val"])
-        # Before the first step canvases are decoded, and views of them stored where the plan has some.
-        before = num_train / probe["decode_per_s"] + plan["views"] * (num_train + num_val) / probe["features_per_s"]
-        # After the last one statistics are measured, weights blended, and all answers given once more in float32.
-        settled = SETTLED_PICTURES + min(SETTLED_IN_THE_END, num_train) if plan["batch_norm"] != "frozen" else 0
-        judged = (1 + len(SHARES) * plan["blend"]) * num_val
-        answered = 1.2 * (num_val + len(material.labels["test"])) / probe["features_per_s"]
-        after = (settled + judged) / probe["validate_per_s"] + answered + probe["start_s"] + 10
-        left = 60 * (plan["max_minutes"] - trip.run.minutes_spent()) - before - after
-        facts["training_deadline_s"] = max(0.0, left)
-        trip.run.update(training_deadline_s=facts["training_deadline_s"])
-    return float(facts["training_deadline_s"])
+        counts = {split: len(labels) for split, labels in material.labels.items()}
+        left = 60 * (plan["max_minutes"] - trip.run.minutes_spent())
+        left -= seconds_beside_training(Probe(**facts["probe"]), plan.values(), counts, num_blends=len(SHARES))
+        trip.run.update(training_deadline_s=max(0.0, left))
+    return float(trip.run.open()["training_deadline_s"])

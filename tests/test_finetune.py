@@ -9,7 +9,7 @@ from folders import look, put_classes
 from trainings import thin_network
 
 from foldertune.data.split import split_pictures
-from foldertune.journey import situation_of
+from foldertune.forecast import situation_of
 from foldertune.machine import Machine
 from foldertune.models.weights import resolve_weights
 from foldertune.planning import decide
@@ -23,7 +23,7 @@ MACHINE = Machine("cpu", "processor", 2, 24_000, 20_000, 20_000, 100_000, bf16=T
 
 def test_training_learns_on_a_smaller_square_and_is_judged_on_the_whole(tmp_path: Path) -> None:
     dataset = split_pictures(look(put_classes(tmp_path / "data", {"a": 8, "b": 8})), seed=1)
-    plan = decide(situation_of(dataset, MACHINE, resolve_weights("random", "resnet50")), {})
+    plan = decide(situation_of(dataset, MACHINE, resolve_weights("random", "resnet50").preprocess), {})
     preprocess = Preprocess(image_size=plan["image_size"])
     material = finish(prepare_material(dataset, preprocess, cache=tmp_path / "cache", workers=0))
     place = Workplace(thin_network(), preprocess, material, "thin", tmp_path / "cache", tmp_path / "baseline")

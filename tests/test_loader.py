@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +98,61 @@ def test_batches_ahead_left_early_leaves_no_thread_behind() -> None:
     assert threading.active_count() > before
     batches.close()  # type: ignore[attr-defined]  # a generator
     assert threading.active_count() == before
+
+
+class InsteadOfStream:
+    """Notes what is asked of a stream of a GPU. Its events have its name and a number."""
+
+    def __init__(self, name: str, told: list[tuple[Any, ...]]) -> None:
+        self.name, self.told, self.num_events = name, told, 0
+
+    def wait_stream(self, other: InsteadOfStream) -> None:
+        self.told.append((self.name, "waits for", other.name))
+
+    def record_event(self) -> str:
+        self.num_events += 1
+        return f"{self.name} {self.num_events}"
+
+    def wait_event(self, event: str) -> None:
+        self.told.append((self.name, "waits for", event))
+
+
+class InsteadOfBatch:
+    is_cuda = True
+
+    def __init__(self, number: int, told: list[tuple[Any, ...]]) -> None:
+        self.number, self.told = number, told
+
+    def record_stream(self, stream: InsteadOfStream) -> None:
+        self.told.append((f"batch {self.number}", "is used by", stream.name))
+
+
+def test_batches_ahead_of_a_gpu_are_made_on_a_stream_that_the_training_one_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[tuple[Any, ...]] = []
+    side, main = InsteadOfStream("side", told), InsteadOfStream("main", told)
+    for name, value in {
+        "is_initialized": lambda: True, "current_device": lambda: 1, "Stream": lambda: side, "current_stream": lambda: main,
+        "set_device": lambda device: told.append(("thread", "works for", device)), "stream": contextlib.nullcontext,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+
+    class OnGpu(Counted):
+        def batch(self, places: NDArray[np.int64], epoch: int) -> Tensor:
+            made: Any = InsteadOfBatch(int(places[0]), told)
+            return made  # type: ignore[no-any-return]
+
+    batches = batches_ahead(OnGpu(), np.arange(3), 1, epoch=1, start=0, workers=1)
+    assert [int(places[0]) for places, _ in batches] == [0, 1, 2]
+    assert told[0] == ("side", "waits for", "main")
+    assert told.count(("thread", "works for", 1)) == 3
+    taken = [line for line in told[1:] if line[0] != "thread"]
+    assert taken == [
+        line
+        for number in range(3)
+        for line in (("main", "waits for", f"side {number + 1}"), (f"batch {number}", "is used by", "main"))
+    ]
 
 
 @settings(max_examples=40, deadline=None)

@@ -23,6 +23,7 @@ from foldertune.run import StopRequest
 from foldertune.training import loop
 from foldertune.training.checkpoint import load_state
 from foldertune.training.loop import validate
+from foldertune.training.meter import Reading
 from foldertune.training.optimizer import Schedule
 from foldertune.training.trainer import Account, Labelled, Trainer, class_weights, standard_error
 
@@ -295,12 +296,11 @@ def test_fit_with_a_gradient_that_is_no_number_stops_before_it_does_harm(
     made = of_the_head(tmp_path, epochs=2)
     real, calls = Trainer.micro_batch, []
 
-    def poisoned(self: Trainer, x: Tensor, labels: Tensor, *, share: float) -> tuple[float, int]:
-        found = real(self, x, labels, share=share)
+    def poisoned(self: Trainer, x: Tensor, labels: Tensor, *, share: float) -> None:
+        real(self, x, labels, share=share)
         calls.append(1)
         if len(calls) == 3:  # the last, partial step of the first epoch
             next(iter(self.learning.values())).grad.fill_(math.inf)  # type: ignore[union-attr]
-        return found
 
     monkeypatch.setattr(Trainer, "micro_batch", poisoned)
     with pytest.raises(WorkFailedError, match=r"The gradient stopped being finite at step 3 of 6 .*Step 2 is saved"):
@@ -472,8 +472,9 @@ def test_fit_with_balanced_sampling_shows_rare_classes_as_often(tmp_path: Path) 
     assert np.bincount(seen).min() > 120 / 3 - 4 * math.sqrt(120 * 2 / 9)
 
 
-def test_add_step_that_fp16_skipped_counts_and_leaves_the_largest_norm_a_number() -> None:
+def test_add_of_a_step_that_fp16_skipped_leaves_the_largest_norm_a_number() -> None:
     account = Account()
-    for norm in (2.0, math.inf, math.nan, 1.0):
-        account.add_step(norm)
-    assert (account.step, account.largest_norm, account.last_norm) == (4, 2.0, 1.0)
+    for step, norm in enumerate((2.0, math.inf, math.nan, 1.0), start=1):
+        account.add(Reading(step, 4, 2.0, 3, norm))
+    assert (account.last_step, account.largest_norm, account.last_norm) == (4, 2.0, 1.0)
+    assert (account.loss_sum, account.correct, account.last_loss) == (8.0, 12, 0.5)

@@ -79,7 +79,7 @@ def test_schedule_after_its_end_stays_at_the_floor() -> None:
 @pytest.mark.parametrize("first_stage", [0, 3, 4, 5])
 def test_parameter_groups_hold_every_learning_parameter_once(network: Network, first_stage: int) -> None:
     groups = parameter_groups(network, first_stage=first_stage, learning_rate=1.0, layer_decay=1.0, weight_decay=0.1)
-    held = [id(value) for group in groups for value in group["params"]]  # type: ignore[attr-defined]
+    held = [id(value) for group in groups for value in group["params"]]
     expected = [
         id(value)
         for stage in range(first_stage, network.num_stages + 1)
@@ -93,7 +93,7 @@ def test_parameter_groups_decay_rates_by_stage_below_the_head(network: Network) 
     groups = parameter_groups(network, first_stage=1, learning_rate=0.2, layer_decay=0.5, weight_decay=0.1)
     stage_of = {id(value): network.stage_of(name) for name, value in network.named_parameters()}
     for group in groups:
-        stages = {stage_of[id(value)] for value in group["params"]}  # type: ignore[attr-defined]
+        stages = {stage_of[id(value)] for value in group["params"]}
         (stage,) = stages
         assert group["peak"] == pytest.approx(0.2 * 0.5 ** (network.num_stages - stage))
 
@@ -104,20 +104,15 @@ def test_parameter_groups_give_the_head_alone_its_factor(network: Network) -> No
     )
     head = {id(value) for _, value in network.stage_parameters(network.num_stages)}
     for group in groups:
-        of_the_head = {id(value) in head for value in group["params"]}  # type: ignore[attr-defined]
+        of_the_head = {id(value) in head for value in group["params"]}
         assert of_the_head == {group["peak"] == 2.0}
-        assert of_the_head == {True} or float(group["peak"]) <= 0.1  # type: ignore[arg-type]
+        assert of_the_head == {True} or float(group["peak"]) <= 0.1
 
 
 def test_parameter_groups_decay_weights_but_not_biases_and_norms(network: Network) -> None:
     groups = parameter_groups(network, first_stage=0, learning_rate=0.2, layer_decay=0.7, weight_decay=0.1)
     names = {id(value): name for name, value in network.named_parameters()}
-    decayed = {
-        names[id(value)]
-        for group in groups
-        if group["weight_decay"] == 0.1
-        for value in group["params"]  # type: ignore[attr-defined]
-    }
+    decayed = {names[id(value)] for group in groups if group["weight_decay"] == 0.1 for value in group["params"]}
     assert decayed == {
         name
         for name, module in ((f"{name}.weight", module) for name, module in network.named_modules())

@@ -16,7 +16,8 @@ import numpy as np
 def main() -> None:
     folder, weights_file, output = map(Path, sys.argv[1:])
     from foldertune import journey
-    from foldertune.data.pack import pack_pictures
+    from foldertune.data.pictures import pack_pictures
+    from foldertune.forecast import situation_of
     from foldertune.machine import find_machine, keep_freed_memory
     from foldertune.planning import decide
     from foldertune.records import finish
@@ -28,7 +29,7 @@ def main() -> None:
     wish = journey.Wish(folder, settings, {})
     weights, machine = finish(journey.find_weights(wish)), find_machine("auto")
     dataset, _ = finish(journey.look(wish))
-    plan = decide(journey.situation_of(dataset, machine, weights), settings)
+    plan = decide(situation_of(dataset, machine, weights.preprocess), settings)
     bench = journey.open_bench(plan.values(), weights, dataset, machine)
     assert bench.engine is not None
     pictures = dataset.readable

@@ -126,7 +126,9 @@ def augment(
     side = sampling.out_px * sampling.oversampling
     grid = F.affine_grid(affine, [len(pictures), 3, side, side], align_corners=False)
     # Up to the border the outermost pixels go on, as a resize has it; without this the fill would shine through them.
-    edge = 1 - 1 / torch.tensor([x.shape[3], x.shape[2]], device=x.device)
+    # Filled in on the device: to be copied there, two numbers would make the processor wait for it.
+    sides = torch.stack([torch.full((), float(px), device=x.device) for px in (x.shape[3], x.shape[2])])
+    edge = 1 - 1 / sides
     grid = torch.where(grid.abs() <= 1, grid.clamp(-edge, edge), grid)
     x = F.grid_sample(x, grid, mode=sampling.interpolation, padding_mode="zeros", align_corners=False)
     x = F.avg_pool2d(x, sampling.oversampling) + background

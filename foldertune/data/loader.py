@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from foldertune.data.augment import Sampling, Strength, augment, draw, extents, 
 from foldertune.data.pack import Pack
 from foldertune.preprocess import Preprocess
 from foldertune.records import Picture
+from foldertune.team import Team
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +47,7 @@ class PictureSource:
         self.num_pictures = pack.num_records
 
     def batch(self, places: NDArray[np.int64], epoch: int) -> Tensor:
-        pictures = torch.from_numpy(self._pack.read(places)).to(self._device)
+        pictures = on_device(self._pack.read(places), self._device)
         x = pictures.permute(0, 3, 1, 2).float() / 255
         return ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
@@ -91,9 +93,9 @@ class CanvasSource:
             zoom=zoom,
         )
         return augment(
-            torch.from_numpy(self._pack.read(places)).to(self._device),
-            torch.from_numpy(affine).to(self._device),
-            torch.from_numpy(colour).to(self._device),
+            on_device(self._pack.read(places), self._device),
+            on_device(affine, self._device),
+            on_device(colour, self._device),
             fill=self._fill,
             sampling=self._sampling,
         )
@@ -111,8 +113,27 @@ class ActivationSource:
         # Neighbouring pictures take different views, so that one epoch mixes them all.
         views = (places + epoch) % self._num_views
         records = self._pack.read(views * self.num_pictures + places)
-        x = torch.from_numpy(records).to(self._device).float()
+        x = on_device(records, self._device).float()
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+class SharedSource:
+    """This process's part of every batch of another source."""
+
+    def __init__(self, source: Source, team: Team) -> None:
+        self.first_stage, self.num_pictures = source.first_stage, source.num_pictures
+        self._source, self._team = source, team
+
+    def batch(self, places: NDArray[np.int64], epoch: int) -> Tensor:
+        """places: of the whole batch. A part without pictures is (0, ...)."""
+        mine = self._team.share(places)
+        return self._source.batch(mine, epoch) if len(mine) else self._source.batch(places[:1], epoch)[:0]
+
+
+def on_device(array: NDArray[Any], device: str) -> Tensor:
+    """An array on the device. A GPU fetches it by itself, out of pinned memory, and nobody waits for it."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor.to(device)
 
 
 def epoch_order(labels: NDArray[np.int64], *, seed: int, epoch: int, balanced: bool) -> NDArray[np.int64]:
@@ -134,14 +155,41 @@ def batches_ahead(
         for places in parts:
             yield places, source.batch(places, epoch)
         return
-    depth = min(workers, 4)
+    depth, side = min(workers, 4), SideStream() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]  # torch's stubs
+    make = source.batch if side is None else partial(side.batch, source)
     with ThreadPoolExecutor(depth) as pool:
-        pending = [pool.submit(source.batch, places, epoch) for places in parts[:depth]]
+        pending = [pool.submit(make, places, epoch) for places in parts[:depth]]
         for number, places in enumerate(parts):
             batch = pending.pop(0).result()
             if number + depth < len(parts):
-                pending.append(pool.submit(source.batch, parts[number + depth], epoch))
-            yield places, batch
+                pending.append(pool.submit(make, parts[number + depth], epoch))
+            yield places, batch if side is None else side.taken(batch)
+
+
+class SideStream:
+    """Batches of a GPU on a stream of their own: copies and augmentation go on while the network learns."""
+
+    def __init__(self) -> None:
+        self._device, self._stream = torch.cuda.current_device(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # What the source keeps on the device may still be on its way there.
+        self._stream.wait_stream(torch.cuda.current_stream())
+        self._ready: dict[int, torch.cuda.Event] = {}  # by the batch's address in Python
+
+    def batch(self, source: Source, places: NDArray[np.int64], epoch: int) -> Tensor:
+        """`source.batch`, called by a thread of its own."""
+        torch.cuda.set_device(self._device)  # every thread begins at the first
+        with torch.cuda.stream(self._stream):
+            batch = source.batch(places, epoch)
+            self._ready[id(batch)] = self._stream.record_event()
+        return batch
+
+    def taken(self, batch: Tensor) -> Tensor:
+        """The batch for the thread that trains: its stream waits for it, and the memory is not used anew before it is done."""
+        if batch.is_cuda:
+            stream = torch.cuda.current_stream()
+            stream.wait_event(self._ready.pop(id(batch)))
+            batch.record_stream(stream)
+        return batch
 
 
 def _statistics(preprocess: Preprocess, device: str) -> tuple[Tensor, Tensor]:

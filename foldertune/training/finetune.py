@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from foldertune.data.augment import strength_of
-from foldertune.data.loader import ActivationSource, CanvasSource, PictureSource
+from foldertune.data.loader import ActivationSource, CanvasSource, PictureSource, SharedSource
 from foldertune.data.pictures import pack_canvases
 from foldertune.engines import make_engine
 from foldertune.engines.form import form_of
@@ -20,6 +20,7 @@ from foldertune.errors import InterruptedRunError
 from foldertune.forecast import SETTLED_IN_THE_END
 from foldertune.records import EpochRecord, Event, Plan, Progress, Split, Work
 from foldertune.run import event
+from foldertune.team import ALONE, Team
 from foldertune.training.baseline import Material
 from foldertune.training.blend import blend
 from foldertune.training.features import Extraction
@@ -48,9 +49,10 @@ class Workplace:
     weights_id: str
     cache: Path
     baseline: Path  # the baseline as a whole model
+    team: Team = ALONE
 
 
-def course_of(plan: Plan, *, deadline_s: float) -> Course:
+def course_of(plan: Plan, *, deadline_s: float, team: Team = ALONE) -> Course:
     """The plan's values as the training loop wants them."""
     values = plan.values()
     known = {item.name for item in fields(Course)}
@@ -58,25 +60,32 @@ def course_of(plan: Plan, *, deadline_s: float) -> Course:
     if values["device"] == "cpu":
         taken["workers"] = 0  # threads that make batches would only take the cores from the layers
     return Course(
-        **taken, first_stage=FIRST_STAGE[values["tune"]], save_s=60 * values["save_minutes"], deadline_s=deadline_s
+        **taken,
+        first_stage=FIRST_STAGE[values["tune"]],
+        save_s=60 * values["save_minutes"],
+        deadline_s=deadline_s,
+        team=team,
     )
 
 
 def fine_tune(
     place: Workplace, plan: Plan, *, deadline_s: float, folder: Path, stop: StopRequest
 ) -> Generator[Progress | EpochRecord | Event, None, Fitted]:
-    """Train from the network's present weights; ends with the best validated weights in the network."""
-    course = course_of(plan, deadline_s=deadline_s)
+    """Train from the network's present weights; ends with the best validated weights in the network.
+
+    In a team it is the first process that goes on from there to the weights that are kept.
+    """
+    course, team = course_of(plan, deadline_s=deadline_s, team=place.team), place.team
     if plan["head_start"] == "zero":
         for parameter in place.network.get_submodule(place.network.head_name).parameters():
             torch.nn.init.zeros_(parameter)
-    train = yield from training_source(place, plan, course)
-    val = yield from validation_source(place, plan, course)
+    train = yield from team.led(training_source(place, plan, course))
+    val = yield from team.led(validation_source(place, plan, course))
     fitted = yield from fit(place.network, course, train, val, folder=folder, stop=stop)
     place.network.load_state_dict(fitted.tensors, strict=False)
     if not _settled(place.network, train, course, stop):
         raise _interrupted(folder, stop)
-    if plan["blend"]:
+    if plan["blend"] and team.is_first:
         start = load_file(place.baseline)
 
         def logits() -> NDArray[np.float32]:
@@ -103,8 +112,9 @@ def _settled(network: Network, train: Labelled, course: Course, stop: StopReques
     if not norms:
         return True
     places = sample(train.labels, SETTLED_IN_THE_END, seed=course.seed)
+    source = SharedSource(train.unchanged or train.source, course.team)
     with autocast(course):
-        return measure_statistics(network, norms, train.unchanged or train.source, places, stop=stop)
+        return measure_statistics(network, norms, source, places, stop=stop, team=course.team)
 
 
 def _logits(network: Network, val: Labelled, course: Course, stop: StopRequest) -> NDArray[np.float32] | None:

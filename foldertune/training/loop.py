@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foldertune.data.loader import batches_ahead, epoch_order
+from foldertune.data.loader import SharedSource, batches_ahead, epoch_order, on_device
 from foldertune.errors import InterruptedRunError, WorkFailedError
 from foldertune.records import EpochRecord, Event, Progress
 from foldertune.run import event
@@ -39,6 +39,8 @@ class Fitted:
     history: list[EpochRecord]
 
 
+_OF_A_STEP = ("The loss", "The gradient")  # what every step is judged by
+
 Steps = Generator[Progress | EpochRecord | Event, None, Fitted]
 
 
@@ -49,12 +51,13 @@ def fit(network: Network, course: Course, train: Labelled, val: Labelled, *, fol
     `early_stop` validations. Raises InterruptedRunError with the state saved, and WorkFailedError at the first number that is
     not finite, which it names.
     """
-    trainer = Trainer(network, course, train)
+    trainer, team = Trainer(network, course, train), course.team
     yield from _restored(trainer, folder)
     account, began = trainer.account, time.monotonic() - trainer.account.elapsed_s
     saved_at = time.monotonic()
     total = course.epochs * len(train.labels)
     step_pictures = course.batch_size * course.accumulate
+    source = SharedSource(train.source, team)
 
     while account.epoch <= course.epochs and not _is_over(trainer):
         epoch_began, epoch_start = time.monotonic(), account.place
@@ -62,35 +65,33 @@ def fit(network: Network, course: Course, train: Labelled, val: Labelled, *, fol
         balanced = course.imbalance == "sampling"
         order = epoch_order(train.labels, seed=course.seed, epoch=account.epoch, balanced=balanced)
         batches = batches_ahead(
-            train.source, order, course.batch_size, epoch=account.epoch, start=account.place, workers=course.workers
+            source, order, course.batch_size, epoch=account.epoch, start=account.place, workers=course.workers
         )
 
         for places, x in batches:
             # Rare work first: save between steps, where the state is whole, and stop.
             if account.place % step_pictures == 0:
-                account.elapsed_s = time.monotonic() - began
+                account.elapsed_s = team.first(time.monotonic() - began)
+                due = time.monotonic() - saved_at > course.save_s and not stop.signal
+                _note(trainer, folder, everything=due)
                 trainer.mark()
-                if time.monotonic() - saved_at > course.save_s and not stop.signal:
+                if due:
                     _save(trainer, folder)
                     saved_at = time.monotonic()
                 if account.elapsed_s > course.deadline_s:
                     break
-            if stop.signal:
+            if team.heard(stop):
                 trainer.go_back()
                 raise _interrupted(trainer, folder, stop)
             # ---------------------------------------------------------------- the step
-            labels = torch.from_numpy(train.labels[places]).to(course.device)
+            labels = on_device(train.labels[places], course.device)
             in_step = min(step_pictures, len(order) - account.place // step_pictures * step_pictures)
-            loss, correct = trainer.micro_batch(x, labels, share=len(places) / in_step)
-            if not math.isfinite(loss):
-                raise _not_finite("The loss", trainer, folder, step=account.step + 1)
-            account.add_batch(len(places), loss, correct)
+            trainer.micro_batch(x, labels, share=len(places) / in_step)
+            account.place += len(places)
             if account.place % step_pictures == 0 or account.place == len(order):
                 set_rate(trainer.optimizer, trainer.schedule.factor(account.step))
-                norm = trainer.step()
-                if not math.isfinite(norm) and course.precision != "fp16":
-                    raise _not_finite("The gradient", trainer, folder, step=account.step + 1)
-                account.add_step(norm)
+                trainer.step()
+                _note(trainer, folder)
             # ---------------------------------------------------------------- the step
             yield Progress("train", (account.epoch - 1) * len(order) + account.place, total)
 
@@ -103,9 +104,21 @@ def fit(network: Network, course: Course, train: Labelled, val: Labelled, *, fol
     return Fitted(trainer.best or trainer.learned(), history_of(account))
 
 
+def _note(trainer: Trainer, folder: Path, *, everything: bool = False) -> None:
+    """Put into the account what is known of the steps; raises WorkFailedError at the first number that is not finite."""
+    for reading in trainer.meter.readings(everything=everything):
+        for what, value in zip(_OF_A_STEP, (reading.loss, reading.norm), strict=True):
+            skipped = what == _OF_A_STEP[1] and trainer.course.precision == "fp16"
+            if not math.isfinite(value) and not skipped:
+                raise _not_finite(what, trainer, folder, step=reading.step)
+        trainer.account.add(reading)
+
+
 def _restored(trainer: Trainer, folder: Path) -> Generator[Event, None, None]:
     """Go back to the newest complete state, where there is one, telling of every newer one that was refused."""
-    remove_unfinished(folder)
+    if trainer.team.is_first:
+        remove_unfinished(folder)
+    trainer.team.wait()
     state, refused = load_state(folder)
     for sentence in refused:
         where = f"step {state.step:,}" if state else "the baseline"
@@ -117,18 +130,20 @@ def _restored(trainer: Trainer, folder: Path) -> Generator[Event, None, None]:
 
 def validate(trainer: Trainer, val: Labelled, *, stop: StopRequest | None = None) -> tuple[float, float] | None:
     """(log loss, accuracy) on the validation pictures, in the precision of training; None if asked to stop on the way."""
-    network, loss_sum, correct = trainer.network, 0.0, 0
+    network, team, source = trainer.network, trainer.team, SharedSource(val.source, trainer.team)
+    loss_sum, correct = 0.0, 0
     with trainer.judged(), torch.inference_mode(), trainer.autocast():
         for start in range(0, len(val.labels), 32):
-            if stop is not None and stop.signal:
+            if stop is not None and team.heard(stop):
                 return None
             places = np.arange(start, min(start + 32, len(val.labels)))
-            x = network.run_stages(val.source.batch(places, 0), first=val.source.first_stage)
+            x = network.run_stages(source.batch(places, 0), first=source.first_stage)
             logits = network.classify(network.pool(x)).float()
-            labels = torch.from_numpy(val.labels[places]).to(logits.device)
+            labels = torch.from_numpy(team.share(val.labels[places])).to(logits.device)
             loss_sum += float(F.cross_entropy(logits, labels, reduction="sum"))
             correct += int((logits.argmax(1) == labels).sum())
-    return loss_sum / len(val.labels), correct / len(val.labels)
+    found = team.sum(loss_sum, correct)
+    return found[0] / len(val.labels), found[1] / len(val.labels)
 
 
 def history_of(account: Account) -> list[EpochRecord]:
@@ -139,8 +154,9 @@ def _close_epoch(
     trainer: Trainer, val: Labelled, *, began: float, rate: float, folder: Path, stop: StopRequest
 ) -> EpochRecord:
     """Validate where it is due, note the epoch, and set the account to the start of the next one."""
-    account, course = trainer.account, trainer.course
-    account.elapsed_s = time.monotonic() - began
+    account, course, team = trainer.account, trainer.course, trainer.team
+    _note(trainer, folder, everything=True)
+    account.elapsed_s = team.first(time.monotonic() - began)
     loss: float | None = None
     accuracy: float | None = None
     best = False
@@ -159,7 +175,7 @@ def _close_epoch(
             raise _not_finite("The validation loss", trainer, folder, step=account.step)
         best = trainer.keep_if_best(loss, accuracy, num_pictures=len(val.labels))
     if due:  # else the time stays as it was when this epoch was judged not to be the last
-        account.elapsed_s = time.monotonic() - began
+        account.elapsed_s = team.first(time.monotonic() - began)
     record = EpochRecord(
         epoch=account.epoch,
         step=account.step,
@@ -197,6 +213,8 @@ def _no_time_for_another(account: Account, course: Course, *, num_done: int) -> 
 
 def _save(trainer: Trainer, folder: Path) -> None:
     """Save the state; never one with weights that are not finite, which would only fail again when resumed."""
+    if not trainer.team.is_first:
+        return  # every process has the same
     if not trainer.is_finite():
         raise _not_finite("A weight", trainer, folder, step=trainer.account.step)
     save_state(folder, trainer.state())
@@ -207,15 +225,18 @@ def _not_finite(what: str, trainer: Trainer, folder: Path, *, step: int) -> Work
     trainer.go_back()
     account, course = trainer.account, trainer.course
     saved, _ = load_state(folder)
-    if trainer.is_finite() and (saved is None or saved.step < account.step):
-        save_state(folder, trainer.state())
+    # On a GPU the step that failed, and one more, were taken before its numbers were read: there is no way back.
+    taken = trainer.meter.late and what in _OF_A_STEP
+    if not taken and trainer.is_finite() and (saved is None or saved.step < account.step):
+        if trainer.team.is_first:
+            save_state(folder, trainer.state())
         saved_step = account.step
     else:
         saved_step = saved.step if saved else 0
     kept = f"Step {saved_step:,} is saved." if saved_step else "The baseline is saved."
     total = trainer.steps_per_epoch * course.epochs
     return WorkFailedError(
-        f"{what} stopped being finite at step {step:,} of {total:,} (step {account.step:,}: loss "
+        f"{what} stopped being finite at step {step:,} of {total:,} (step {account.last_step:,}: loss "
         f"{account.last_loss:.4g}, gradient norm {account.last_norm:.4g}). {kept} "
         f"The learning rate is {course.learning_rate:g}: start a new run with a lower one, such as {course.learning_rate / 10:g}."
     )
@@ -223,6 +244,7 @@ def _not_finite(what: str, trainer: Trainer, folder: Path, *, step: int) -> Work
 
 def _interrupted(trainer: Trainer, folder: Path, stop: StopRequest) -> InterruptedRunError:
     """Save the state, and say how to go on."""
+    _note(trainer, folder, everything=True)
     _save(trainer, folder)
     account = trainer.account
     return InterruptedRunError(

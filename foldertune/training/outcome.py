@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from foldertune.evaluation.card import render_card
 from foldertune.evaluation.golden import NUM_GOLDEN, Golden, write_golden
 from foldertune.evaluation.metrics import evaluate_probabilities, fit_temperature, softmax, worst_mistakes
 from foldertune.evaluation.report import Mistake, ReportFacts, render_report, thumbnail
+from foldertune.models.config import config_for
 from foldertune.records import SPLITS, EpochRecord, Evaluation, Plan, Progress, Split, Work, plain
 from foldertune.run import RunFolder, environment, write_json, write_text, written_whole
 from foldertune.training.baseline import Material
@@ -57,6 +58,13 @@ def write_golden_answers(run: RunFolder, network: Network, preprocess: Preproces
     engine = make_engine(form_of(network, preprocess), engine="torch")
     logits = [engine.run(pictures[start : start + _BATCH]) for start in range(0, len(pictures), _BATCH)]
     write_golden(run.golden, Golden(pictures, np.concatenate(logits)))
+
+
+def write_model_facts(run: RunFolder, plan: Plan, classes: Sequence[str], preprocess: Preprocess) -> None:
+    """What stands beside the weights: config.json, preprocess.json, labels.txt."""
+    write_json(run.config, config_for(plan["model"], classes=classes, preprocess=preprocess))
+    write_json(run.preprocess, preprocess.to_dict())
+    write_text(run.labels, "".join(f"{name}\n" for name in classes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from foldertune.team import ALONE, Team
 from foldertune.training.head import stratified_folds
 
 if TYPE_CHECKING:
@@ -60,11 +61,17 @@ def learning_mode(network: Network, batch_norm: str) -> None:
 
 @torch.no_grad()
 def measure_statistics(
-    network: Network, norms: Sequence[nn.BatchNorm2d], source: Source, places: NDArray[np.int64], *, stop: StopRequest
+    network: Network,
+    norms: Sequence[nn.BatchNorm2d],
+    source: Source,
+    places: NDArray[np.int64],
+    *,
+    stop: StopRequest,
+    team: Team = ALONE,
 ) -> bool:
     """Put the mean statistics over batches of a source's pictures into batch norms of the network.
 
-    places: from `sample`, so that every batch has pictures of all classes.
+    places: from `sample`, so that every batch has pictures of all classes.   source: where a team shares batches, a SharedSource.
     Returns False if asked to stop on the way: the statistics are then incomplete. Leaves the network in evaluation mode.
     """
     momentums = [norm.momentum for norm in norms]
@@ -75,7 +82,7 @@ def measure_statistics(
         norm.momentum = None  # the plain mean over what comes
     try:
         for part in np.array_split(places, -(-len(places) // _BATCH)):
-            if stop.signal:
+            if team.heard(stop):
                 return False
             network.run_stages(source.batch(part, 0), first=source.first_stage)
     finally:

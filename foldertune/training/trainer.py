@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foldertune.data.loader import Source
+from foldertune.data.loader import SharedSource, Source
 from foldertune.forecast import SETTLED_PICTURES
+from foldertune.team import ALONE, Team
 from foldertune.training.checkpoint import State, flatten, optimizer_tensors, restore_optimizer, unflatten
+from foldertune.training.meter import Meter, Reading
+from foldertune.training.norm import share_norms
 from foldertune.training.optimizer import (
     Schedule,
     freeze_below,
@@ -61,6 +64,7 @@ class Course:
     workers: int = 0
     save_s: float = 120.0
     deadline_s: float = math.inf  # of training time, all attempts together
+    team: Team = ALONE  # the processes that share each batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +81,15 @@ class Labelled:
 
 @dataclass(slots=True)
 class Account:
-    """What has happened so far in numbers; saved with every state, so that the history of a resumed run is the same text."""
+    """What has happened so far in numbers; saved with every state, so that the history of a resumed run is the same text.
+
+    The first three are known at once; losses and norms follow when they are read (meter.py).
+    """
 
     epoch: int = 1
     step: int = 0
     place: int = 0  # pictures of this epoch that were trained on
+    last_step: int = 0  # whose loss and norm are the last ones
     loss_sum: float = 0.0
     correct: int = 0
     largest_norm: float = 0.0
@@ -93,16 +101,12 @@ class Account:
     elapsed_s: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def add_batch(self, num_pictures: int, loss: float, correct: int) -> None:
-        """Note a batch that was seen: its summed loss, and how many of its answers were correct."""
-        self.place += num_pictures
-        self.loss_sum, self.correct, self.last_loss = self.loss_sum + loss, self.correct + correct, loss / num_pictures
-
-    def add_step(self, norm: float) -> None:
-        """Note an optimizer step; fp16 skips one whose norm is not finite, and goes on at a lower scale."""
-        self.step, self.last_norm = self.step + 1, norm
-        if math.isfinite(norm):
-            self.largest_norm = max(self.largest_norm, norm)
+    def add(self, reading: Reading) -> None:
+        """Note a step; fp16 skips one whose norm is not finite, and goes on at a lower scale."""
+        self.loss_sum, self.correct = self.loss_sum + reading.loss, self.correct + reading.num_correct
+        self.last_step, self.last_loss, self.last_norm = reading.step, reading.loss / reading.num_pictures, reading.norm
+        if math.isfinite(reading.norm):
+            self.largest_norm = max(self.largest_norm, reading.norm)
 
 
 def autocast(course: Course) -> torch.autocast:
@@ -116,8 +120,9 @@ class Trainer:
 
     def __init__(self, network: Network, course: Course, train: Labelled) -> None:
         self.network = network.to(course.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.course = course
+        self.course, self.team = course, course.team
         self.train = train
+        share_norms(network, adapting_norms(network, course.batch_norm, first_stage=course.first_stage), self.team)
         first_learning = max(course.first_stage, course.first_learning)
         freeze_below(network, first_learning)
         self.learning = {name: value for name, value in network.named_parameters() if value.requires_grad}
@@ -138,6 +143,7 @@ class Trainer:
         # float16 overflows without scaling; the scale is part of the saved state.
         self.scaler = torch.amp.GradScaler(course.device, enabled=course.precision == "fp16")
         self.account = Account()
+        self.meter = Meter(course.device)
         self.mark()
 
     def learning_mode(self) -> None:
@@ -153,39 +159,49 @@ class Trainer:
         account, statistics = self._start
         self.account = replace(account)
         self._copy_in(statistics)
+        self.meter.forget()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def micro_batch(self, x: Tensor, labels: Tensor, *, share: float) -> tuple[float, int]:
-        """Add the gradients of one batch, weighted by its share of the step. Returns (summed loss, number correct)."""
+    def micro_batch(self, x: Tensor, labels: Tensor, *, share: float) -> None:
+        """Add the gradients of one batch, weighted by its share of the step.
+
+        labels: (B,), of the whole batch.   x: the input of this process's part of it.
+        """
         alone = len(labels) == 1 and self.network.training
         if alone:
             self.network.eval()  # one picture has no statistics worth having, and at 32 px none at all
         with self.autocast():
             features = self.network.pool(self.network.run_stages(x, first=self.course.first_stage))
             logits = self.network.classify(features)
+        part = self.team.share(labels)
         losses = F.cross_entropy(
             logits.float(),
-            labels,
+            part,
             weight=self.class_weights,
             label_smoothing=self.course.label_smoothing,
             reduction="none",
         )
-        loss = losses.mean()
-        self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+        loss = losses.mean() if len(part) else losses.sum()
+        self.scaler.scale(loss * (share * (len(part) / len(labels)))).backward()  # type: ignore[no-untyped-call]
         if alone:
             self.learning_mode()
-        return float(loss.detach()) * len(labels), int((logits.argmax(1) == labels).sum())
+        self.meter.see(len(labels), loss.detach(), len(part), (logits.argmax(1) == part).sum())
 
-    def step(self) -> float:
-        """One optimizer step; returns the gradient norm before clipping. A norm that is not finite changes nothing."""
+    def step(self) -> None:
+        """One optimizer step over the batches since the last one; what it found is for the meter to tell.
+
+        A loss or a norm that is not finite changes nothing, where it is known in time.
+        """
+        self.team.add_up([value.grad for value in self.learning.values() if value.grad is not None])
         self.scaler.unscale_(self.optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(list(self.learning.values()), self.course.clip_norm))
-        if math.isfinite(norm) or self.scaler.is_enabled():
+        norm = torch.nn.utils.clip_grad_norm_(list(self.learning.values()), self.course.clip_norm)
+        numbers = self.meter.close(self.account.step + 1, norm, self.team)
+        if self.meter.late or self.scaler.is_enabled() or bool(numbers.isfinite().all()):
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self._follow()
+        self.account.step += 1
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
 
     def autocast(self) -> torch.autocast:
         return autocast(self.course)
@@ -213,7 +229,8 @@ class Trainer:
         places = sample(train.labels, SETTLED_PICTURES, seed=self.course.seed)
         with self.judged(), self.autocast():
             norms = adapting_norms(self.network, self.course.batch_norm, first_stage=self.course.first_stage)
-            return measure_statistics(self.network, norms, train.unchanged or train.source, places, stop=stop)
+            source = SharedSource(train.unchanged or train.source, self.team)
+            return measure_statistics(self.network, norms, source, places, stop=stop, team=self.team)
 
     def keep_if_best(self, loss: float, accuracy: float, *, num_pictures: int) -> bool:
         """Keep what was validated on so many pictures if it is the best so far, or as good within the course's doubt.
