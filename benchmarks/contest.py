@@ -19,7 +19,7 @@ from typing import Any
 
 from environments import PEERS, PeerError, environment, reason_of
 
-LONGEST_S = 3600.0
+LONGEST_S = 900.0  # a tool that hangs is ended and named
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,8 @@ def run_measured(command: Sequence[str], variables: Mapping[str, str]) -> Measur
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         errors.seek(0)
+        if seconds >= LONGEST_S:
+            raise PeerError(f"ended after {LONGEST_S:.0f} s")
         if process.returncode:
             raise PeerError(f"failed with exit code {process.returncode}: {reason_of(errors.read())}")
         peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

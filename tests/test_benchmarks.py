@@ -200,6 +200,12 @@ def test_run_measured_of_a_failing_process_raises_its_error() -> None:
         run_measured([sys.executable, "-c", "raise ValueError('no such layer')"], {})
 
 
+def test_run_measured_of_a_process_that_hangs_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contest, "LONGEST_S", 0.5)
+    with pytest.raises(PeerError, match=r"^ended after 0 s$"):
+        run_measured([sys.executable, "-c", "import time; time.sleep(60)"], {})
+
+
 @pytest.mark.parametrize("output", ["", "done\n", "[1, 2]\n", '{"ms": 1}\ndone\n'])
 def test_told_by_what_is_no_record_is_nothing(output: str) -> None:
     assert told_by(output) == {}
