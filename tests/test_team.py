@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,20 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert float((found[name] - value).abs().max()) <= 1e-5, name
+
+
+def test_two_processes_end_with_the_bits_of_one_that_accumulates_two_halves(folder: Path, tmp_path: Path) -> None:
+    made = crew.twenty_steps(tmp_path)
+    made.course = replace(made.course, batch_size=4, accumulate=2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of the two has
+    try:
+        made.run()
+    finally:
+        torch.set_num_threads(before)
+    weights, _ = ended(folder, "twenty_steps", 0)
+    for name, value in made.network.state_dict().items():
+        assert torch.equal(weights[name], value), name
 
 
 def test_twenty_steps_are_twenty_and_move_the_weights(folder: Path) -> None:

@@ -52,7 +52,7 @@ class TeamNorm(nn.BatchNorm2d):
     @torch.no_grad()
     def _follow(self, whole: Whole) -> None:
         """Move the running statistics as BatchNorm2d does: the variance without bias; a momentum of None is the plain mean."""
-        mean, variance, number = (self.get_buffer(f"{name}") for name in _BUFFERS)
+        mean, variance, number = (self.get_buffer(name) for name in _BUFFERS)
         number.add_(1)
         share = 1 / number if self.momentum is None else self.momentum
         mean += share * (whole.mean - mean)
