@@ -465,10 +465,14 @@ def test_output_into_a_pipe_that_nobody_reads_ends_quietly(small_run: Path) -> N
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the home folder is told otherwise there")
-def test_predict_notes_nothing_in_the_home_folder(small_run: Path, tmp_path: Path) -> None:
-    said = foldertune("predict", small_run, small_run.parent / "pictures" / "red", HOME=str(tmp_path))
-    assert said.code == 0
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == []
+def test_predict_notes_nothing_in_the_home_folder_beside_the_cache(small_run: Path, tmp_path: Path) -> None:
+    home, cache = tmp_path / "home", str(tmp_path / "cache")
+    home.mkdir()
+    for further in ([], ["--precision", "int8"]):
+        pictures = small_run.parent / "pictures" / "red"
+        said = foldertune("predict", small_run, pictures, *further, HOME=str(home), FOLDERTUNE_CACHE=cache)
+        assert said.code == 0
+    assert list(home.rglob("*")) == []
 
 
 # Speed
