@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldertune.machine import num_cores
+from foldertune.machine import cpu_has_bf16, num_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_HINTS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}  # of an int8 graph: for what is left in floating point
+_HINTS = {"float32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoEngine:
@@ -29,7 +29,7 @@ class OpenVinoEngine:
         core = library().Core()
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[_floating(precision)],
             "INFERENCE_NUM_THREADS": num_cores(),  # a container's share, which OpenVINO does not look at
         }
         self._request = core.compile_model(core.read_model(model), "CPU", options).create_infer_request()
@@ -44,6 +44,13 @@ class OpenVinoEngine:
     def run(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The first output for a batch."""
         return self.run_all(pictures)[0]
+
+
+def _floating(precision: str) -> str:
+    """The arithmetic of whatever is floating point in a graph; what is left of it in int8 is not worth float32."""
+    if precision == "int8":
+        return "bf16" if cpu_has_bf16() else "float32"
+    return precision
 
 
 def library() -> Any:
