@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,41 @@ def test_open_saved_of_a_damaged_form_makes_it_again(
     (graph,) = (tmp_path / "cache" / "engines").rglob("graph.onnx")
     damage(graph)
     np.testing.assert_array_equal(open_saved(saved, "openvino", "float32").run(pictures), expected)
+
+
+def damage_weights(path: Path) -> None:
+    """Other numbers, and the check that belongs to them: what an error in memory would leave behind."""
+    content = bytearray(path.read_bytes()[:-4])
+    middle = len(content) // 2
+    content[middle : middle + 2048] = bytes(2048)
+    path.write_bytes(bytes(content) + zlib.crc32(content).to_bytes(4, "little"))
+
+
+@pytest.mark.parametrize("damage", [None, damage_truncate, damage_zeros, damage_weights, Path.unlink])
+def test_open_saved_of_a_compiled_form_answers_the_same_and_makes_a_damaged_one_again(
+    saved: SavedModel, tmp_path: Path, damage: Callable[[Path], None] | None
+) -> None:
+    pictures = saved.golden.pictures if saved.golden else np.zeros((1, 32, 32, 3), np.uint8)
+
+    def answers() -> NDArray[np.float32]:
+        return open_saved(saved, "openvino", "int8", calibration=lambda: pictures).run(pictures)
+
+    expected = answers()
+    (compiled,) = (tmp_path / "cache" / "engines").rglob("compiled.blob")
+    if damage is not None:
+        damage(compiled)
+    np.testing.assert_array_equal(answers(), expected)
+    assert compiled.is_file()
+
+
+def test_open_saved_of_a_compiled_form_of_another_processor_compiles_its_own(
+    saved: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = saved.golden.pictures if saved.golden else np.zeros((1, 32, 32, 3), np.uint8)
+    open_saved(saved, "openvino", "int8", calibration=lambda: pictures)
+    monkeypatch.setattr("foldertune.engines.openvino.processor_name", lambda: "another one")
+    open_saved(saved, "openvino", "int8")
+    assert len(list((tmp_path / "cache" / "engines").rglob("compiled.blob"))) == 2
 
 
 def test_open_saved_of_an_engine_that_answers_otherwise_is_refused(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from foldertune.engines import Engine, make_engine, open_engine, refuse_impossible
 from foldertune.engines.form import Form, read_form
+from foldertune.engines.openvino import COMPILED, OpenVinoEngine, compiled_for
 from foldertune.engines.shelf import Shelf, shelf_key
 from foldertune.errors import FoldertuneError, MissingError, WorkFailedError
 from foldertune.evaluation.golden import Golden, read_golden, refuse_other_answers
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
 # The training pictures that int8 is calibrated on; asked only where it is not prepared yet.
 Calibration = Callable[[], "NDArray[np.uint8]"]
-_GRAPH = "graph.onnx"
+_GRAPH, _COMPILED = "graph.onnx", f"compiled{COMPILED}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,18 @@ def open_saved(
         raise
     except Exception:  # the libraries raise many types on a damaged file, and a wrong answer is one of ours
         saved.shelf.drop(name)
+        saved.shelf.drop(_compiled_name())
     return _from_shelf(saved, engine, precision, calibration)
 
 
 def _from_shelf(saved: SavedModel, engine: str, precision: str, calibration: Calibration | None) -> Engine:
-    path = _quantized(saved, engine, calibration) if precision == "int8" else _graph(saved)
+    # In float32 a compiled form is four times as large, writing it takes as much memory, and answering is slow beside compiling.
+    may_be_compiled = (engine, precision) == ("openvino", "int8")
+    compiled = saved.shelf.find(_compiled_name()) if may_be_compiled else None
+    if compiled is not None:
+        path = compiled / _COMPILED
+    else:
+        path = _quantized(saved, engine, calibration) if precision == "int8" else _graph(saved)
     try:
         made = open_engine(path, engine=engine, precision=precision)
     except FoldertuneError:
@@ -93,7 +104,22 @@ def _from_shelf(saved: SavedModel, engine: str, precision: str, calibration: Cal
             f"The engine {engine} cannot open {path}: {' '.join(str(error).split())[:200]}."
         ) from error
     _check(saved, made, precision)
+    if may_be_compiled and compiled is None:
+        _keep_compiled(saved, made)
     return made
+
+
+def _keep_compiled(saved: SavedModel, engine: Engine) -> None:
+    """Put what compiling made on the shelf; without it the next process compiles again."""
+    if isinstance(engine, OpenVinoEngine):
+        with contextlib.suppress(OSError, RuntimeError):  # a full disk; what OpenVINO cannot write
+            saved.shelf.add(_compiled_name(), lambda folder: engine.write_compiled(folder / _COMPILED))
+
+
+def _compiled_name() -> str:
+    """Of the compiled int8 form, which is of use on this machine alone."""
+    machine = hashlib.sha256(json.dumps(compiled_for()).encode()).hexdigest()[:16]
+    return f"compiled-int8-{machine}"
 
 
 def _check(saved: SavedModel, engine: Engine, precision: str) -> None:
