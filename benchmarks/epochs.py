@@ -25,6 +25,7 @@ import torch
 from machine_facts import describe
 
 from foldertune import journey
+from foldertune.bench import open_bench, probed_plan
 from foldertune.data.loader import PictureSource
 from foldertune.evaluation.metrics import log_loss, softmax
 from foldertune.forecast import situation_of
@@ -33,14 +34,14 @@ from foldertune.models.weights import write_weights
 from foldertune.planning import decide
 from foldertune.records import EpochRecord, Plan, finish
 from foldertune.run import StopRequest
-from foldertune.settings import check_settings
+from foldertune.settings import Wish, check_settings
 from foldertune.training.baseline import fit_baseline, prepare_material
-from foldertune.training.features import Extraction
 from foldertune.training.finetune import Workplace, course_of, fine_tune
 from foldertune.training.trainer import autocast
 
 CHANGEABLE = (
-    "train_size", "epochs", "batch_size", "accumulate", "learning_rate", "layer_decay", "head_factor", "weight_decay",
+    "train_size", "early_size", "early_share", "epochs", "batch_size", "accumulate", "learning_rate", "layer_decay",
+    "head_factor", "weight_decay",
     "warmup_share", "label_smoothing", "optimizer", "augmentation", "orientation", "batch_norm", "first_learning",
     "head_start", "blend", "keep_within", "ema", "imbalance", "eval_steps",
 )  # fmt: skip
@@ -61,21 +62,17 @@ def main() -> None:
 
 def run(given: argparse.Namespace) -> Iterator[str]:
     settings = check_settings({"weights": str(given.weights), "seed": given.seed})
-    wish = journey.Wish(given.folder, settings, {})
+    wish = Wish(given.folder, settings, {})
     weights, machine = finish(journey.find_weights(wish)), find_machine("auto")
     dataset, decode_per_s = finish(journey.look(wish))
     draft = decide(situation_of(dataset, machine, weights.preprocess), settings)
-    bench = journey.open_bench(draft.values(), weights, dataset, machine)
-    plan = changed(journey.probed_plan(wish, bench, decode_per_s)[0], given.change)
+    bench = open_bench(draft.values(), weights, dataset, machine)
+    plan = changed(probed_plan(wish, bench, decode_per_s)[0], given.change)
 
-    assert bench.engine is not None
     scratch = tempfile.TemporaryDirectory()
     cache = Path(scratch.name) / "cache"  # nothing of an experiment may be found by a later run
     material = finish(prepare_material(dataset, bench.preprocess, cache=cache, workers=plan["workers"]))
-    extraction = Extraction(
-        bench.engine, bench.preprocess, weights_id=bench.weights_id, precision=plan["precision"], cache=cache
-    )
-    finish(fit_baseline(bench.network, material, extraction, seed=plan["seed"]))
+    finish(fit_baseline(bench.network, material, bench.extraction(cache), seed=plan["seed"]))
     bench.engine = None
     with scratch as place_of_states:
         states = Path(place_of_states) / "states"

@@ -22,7 +22,7 @@ from foldertune.errors import DataError, FoldertuneError, InterruptedRunError, S
 from foldertune.planning import refuse_contradictions
 from foldertune.records import ClassScore, EpochRecord, Evaluation, Interval, Plan, Prediction, finish
 from foldertune.run import SCHEMA, RunFolder, StopRequest, environment, read_json, write_json
-from foldertune.settings import TrainSettings, check_settings, read_settings
+from foldertune.settings import TrainSettings, Wish, check_settings, read_settings
 from foldertune.team import join, num_restarts
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from foldertune.evaluation.choice import Choice
     from foldertune.evaluation.predict import Predictor
-    from foldertune.journey import Journey, Wish
+    from foldertune.journey import Journey
     from foldertune.models.catalog import ModelFacts
 
 AnyPath = str | Path
@@ -350,13 +350,12 @@ def list_models() -> tuple[ModelFacts, ...]:
 
 
 def _wish(folder: AnyPath, settings: AnyPath | None, given: Any) -> Wish:
-    from foldertune.journey import Wish
-
     from_file = read_settings(Path(settings)) if settings is not None else {}
     typed = check_settings(given)
     merged = check_settings({**from_file, **typed})
-    if merged.get("device") == "auto":
-        del merged["device"]  # the plan finds one, and names it
+    for name in ("device", "tune"):
+        if merged.get(name) == "auto":
+            del merged[name]  # type: ignore[misc]  # the plan decides, and says why
     refuse_contradictions(merged)
     if (
         merged.get("weights", "").endswith(".safetensors")

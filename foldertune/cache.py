@@ -1,7 +1,7 @@
 """The cache folder: what is kept there between runs, how much it may become, and what goes first. docs/cache.md is its page.
 
-An entry is a pack (`KIND-KEY.pack`), an unfinished one (`.part`), or a folder in `engines/`. Everything else in the folder, such as
-weights put there by hand and the environments of start.py, is not ours to delete; neither is what a link leads to.
+An entry is a pack (`KIND-KEY.pack`), an unfinished one (`.part`), a note (`.json`), or a folder in `engines/`. Everything else in
+the folder, such as weights put there by hand and the environments of start.py, is not ours to delete; neither is what a link leads to.
 
 Whoever uses an entry holds a shared lock on the entry itself; what is locked is not deleted. The system takes the lock back when
 the process ends, however it ends, so nothing has to be tidied up, and several processes may read the same pack, which
@@ -36,7 +36,7 @@ _MOST_BYTES, _SHARE_OF_DISK = 20 * _GIB, 0.1
 _SPARE_BYTES = 2 * _GIB
 # Of free memory that a pack may take where the cache takes none; a guess, the rest is for what comes after it.
 _MEMORY_SHARE = 0.5
-_PACK = re.compile(r"(?:(?P<kind>[a-z0-9_]+)-)?[0-9a-f]{32}\.(?P<state>pack|part)")
+_PACK = re.compile(r"(?:(?P<kind>[a-z0-9_]+)-)?[0-9a-f]{32}\.(?P<state>pack|part|json)")
 _ENGINES = "engines"
 _GOING = ".gone-"  # a folder that is being deleted: never half of an entry under the entry's own name
 
@@ -45,7 +45,7 @@ _GOING = ".gone-"  # a folder that is being deleted: never half of an entry unde
 class Entry:
     """Something in the cache that can be deleted at any time: it is made again when it is needed.
 
-    kind: what a pack holds, "unfinished" for a part of one, "earlier" for one of an earlier version, or "engines".
+    kind: what a pack or a note holds, "unfinished" for a part of one, "earlier" for one of an earlier version, or "engines".
     """
 
     path: Path

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from foldertune.bench import open_bench
 from foldertune.cache import cache_folder
 from foldertune.data.table import read_dataset
-from foldertune.journey import Wish, find_weights, open_bench, workplace_of
+from foldertune.journey import find_weights, workplace_of
 from foldertune.machine import find_machine, keep_freed_memory
 from foldertune.records import Plan, finish
 from foldertune.run import RunFolder, StopRequest
+from foldertune.settings import Wish
 from foldertune.team import Team
 
 

@@ -7,47 +7,34 @@ resuming is going the same way again.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
+from foldertune.bench import Bench, open_bench, probed_plan
 from foldertune.cache import cache_folder, make_room
 from foldertune.data.folder import scan
+from foldertune.data.looks import Looks
 from foldertune.data.split import split_pictures
 from foldertune.data.table import dataset_facts, read_dataset, write_dataset
 from foldertune.errors import DataError, InterruptedRunError
-from foldertune.forecast import Probe, Survey, seconds_beside_training, situation_of
-from foldertune.machine import Machine, find_machine, keep_freed_memory, num_cores
+from foldertune.forecast import Probe, seconds_beside_training, situation_of
+from foldertune.machine import find_machine, keep_freed_memory, num_cores
 from foldertune.planning import DEFAULT_MODEL, DEFAULT_WEIGHTS, decide, refuse_too_little
 from foldertune.records import Dataset, EpochRecord, Event, Plan, Progress
 from foldertune.run import RunFolder, StopRequest, event
+from foldertune.settings import Wish
 from foldertune.team import ALONE, Team
 
 if TYPE_CHECKING:
-    from foldertune.engines import Engine
-    from foldertune.models.network import Network
     from foldertune.models.weights import ResolvedWeights
-    from foldertune.preprocess import Preprocess
-    from foldertune.settings import TrainSettings
     from foldertune.training.baseline import Baseline, Material
     from foldertune.training.finetune import Workplace
 
 T = TypeVar("T")
 Told = Event | Progress
 Journey = Generator[Told, None, T]
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What was asked: the folder, the settings, and for each setting whether it was typed or read from a file."""
-
-    folder: Path
-    settings: TrainSettings
-    sources: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,59 +123,16 @@ def look_once(run: RunFolder, wish: Wish) -> Journey[tuple[Dataset, float]]:
 
 def look(wish: Wish) -> Journey[tuple[Dataset, float]]:
     """The data set, split, and how many pictures a second were decoded."""
-    began = time.monotonic()
-    found = yield from scan(wish.folder, workers=wish.settings.get("workers", num_cores()))
-    decode_per_s = len(found.pictures) / (time.monotonic() - began)
+    looks = Looks(wish.folder)
+    found = yield from scan(wish.folder, workers=wish.settings.get("workers", num_cores()), looks=looks)
     dataset = split_pictures(found, seed=wish.settings.get("seed", 0))
     yield _looked(dataset)
-    return dataset, decode_per_s
+    return dataset, looks.decode_per_s
 
 
 def _looked(dataset: Dataset) -> Event:
     unreadable = {picture.path: picture.problem for picture in dataset.unreadable[:20]}
     return event("looked", **dataset_facts(dataset), unreadable=unreadable)
-
-
-@dataclass(slots=True)
-class Bench:
-    """The network with its weights, and the engine that runs it frozen."""
-
-    network: Network
-    weights: ResolvedWeights
-    preprocess: Preprocess
-    engine: Engine | None  # let go before fine-tuning, for its memory
-    dataset: Dataset
-    machine: Machine
-    start_s: float
-    weights_id: str  # names the frozen weights in cache keys
-    team: Team
-
-
-def open_bench(
-    values: Mapping[str, Any], weights: ResolvedWeights, dataset: Dataset, machine: Machine, *, team: Team = ALONE
-) -> Bench:
-    """The network and the engine that a plan's values name; in a team the first process has the engine."""
-    import torch
-
-    from foldertune.engines import make_engine
-    from foldertune.engines.form import form_of
-    from foldertune.models import build
-    from foldertune.models.weights import load_weights
-
-    began = time.monotonic()
-    torch.manual_seed(values["seed"])
-    network = build(values["model"], num_classes=len(dataset.classes))
-    if weights.path is not None:
-        load_weights(network, weights.path, replace_head=True)
-    preprocess = weights.preprocess.with_changes(image_size=values["image_size"], fit=values["fit"])
-    engine = None
-    if team.is_first:
-        form = form_of(network, preprocess, outputs=("features",))
-        engine = make_engine(form, device=machine.device, precision=values["precision"])
-    # Random layers are drawn one after another, so that they depend on how many classes the head has.
-    drawn = ("random", values["seed"], len(dataset.classes), torch.__version__)
-    weights_id = f"{values['model']} {weights.sha256 or drawn}"
-    return Bench(network, weights, preprocess, engine, dataset, machine, time.monotonic() - began, weights_id, team)
 
 
 def make_plan(run: RunFolder, wish: Wish, bench: Bench, decode_per_s: float) -> Journey[Plan]:
@@ -210,49 +154,6 @@ def make_plan(run: RunFolder, wish: Wish, bench: Bench, decode_per_s: float) -> 
     return plan
 
 
-def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Probe]:
-    """The plan with its forecast, and what was measured for it."""
-    from foldertune.data.pictures import canvas_size
-    from foldertune.training.finetune import course_of
-    from foldertune.training.probe import measure
-
-    assert bench.engine is not None
-    situation = situation_of(bench.dataset, bench.machine, bench.weights.preprocess)
-    situation = replace(situation, survey=surveyed(wish, bench), num_parameters=bench.network.num_parameters)
-    draft = decide(situation, wish.settings, sources=wish.sources)
-    size, course = bench.team.size, course_of(draft, deadline_s=0)
-    course = replace(course, learning_rate=0.0, batch_size=math.ceil(course.batch_size / size))
-    canvas = canvas_size(bench.dataset.of("train"), bench.preprocess)
-    measured = measure(
-        bench.network, bench.engine, course, bench.preprocess, train_size=draft["train_size"], canvas=canvas
-    )
-    rates = {"train_per_s": size * measured.train_per_s, "validate_per_s": size * measured.validate_per_s}
-    probe = replace(measured, **rates, start_s=bench.start_s, decode_per_s=decode_per_s)
-    return decide(replace(situation, probe=probe), wish.settings, sources=wish.sources), probe
-
-
-def surveyed(wish: Wish, bench: Bench) -> Survey | None:
-    """What the pretrained network says of some training pictures, where the plan asks for it; see `training.survey`."""
-    from foldertune.data.pack import load_pictures
-    from foldertune.preprocess import decode_px, prepare
-    from foldertune.training.survey import NUM_PICTURES, survey
-
-    draft = decide(situation_of(bench.dataset, bench.machine, bench.weights.preprocess), wish.settings)
-    if draft["preset"] != "auto" or draft["weights"] == "random" or draft["tune"] == "head":
-        return None
-    assert bench.engine is not None
-    pictures = bench.dataset.of("train")
-    places = np.linspace(0, len(pictures) - 1, min(NUM_PICTURES, len(pictures))).round().astype(int)
-    loaded = load_pictures(
-        bench.dataset.folder,
-        [pictures[place] for place in places],
-        lambda picture: prepare(picture, bench.preprocess),
-        at_least_px=decode_px(bench.preprocess),
-        workers=draft["workers"],
-    )
-    return survey(bench.network, bench.engine, bench.preprocess, np.stack(list(loaded)), precision=draft["precision"])
-
-
 def refuse_other_weights(run: RunFolder, weights: ResolvedWeights) -> None:
     """A run goes on from the weights that it began with: half of one network and half of another would be neither."""
     began = run.open().get("weights", {}).get("sha256")
@@ -267,15 +168,12 @@ def first_model(run: RunFolder, bench: Bench, plan: Plan) -> Journey[tuple[Mater
     """The baseline, saved as a whole model that `predict` can use from now on."""
     from foldertune.models.weights import write_weights
     from foldertune.training.baseline import fit_baseline, head_logits, prepare_material
-    from foldertune.training.features import Extraction
     from foldertune.training.outcome import write_model_facts
 
     assert bench.engine is not None
     cache = cache_folder()
     material = yield from prepare_material(bench.dataset, bench.preprocess, cache=cache, workers=plan["workers"])
-    extraction = Extraction(
-        bench.engine, bench.preprocess, weights_id=bench.weights_id, precision=plan["precision"], cache=cache
-    )
+    extraction = bench.extraction(cache)
     baseline = yield from fit_baseline(bench.network, material, extraction, seed=plan["seed"])
     write_weights(bench.network, run.baseline)  # anew when resumed: the same bits, whatever became of the file
     if not run.model.exists():  # when resumed it may be the kept model already

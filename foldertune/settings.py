@@ -21,7 +21,7 @@ Orientation = Literal["upright", "any"]
 Fit = Literal["crop", "squash", "letterbox"]
 Precision = Literal["float32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Tune = Literal["all", "upper", "head"]
+Tune = Literal["auto", "all", "upper", "head"]
 Imbalance = Literal["none", "weights", "sampling"]
 OptimizerName = Literal["adamw", "sgd"]
 
@@ -62,7 +62,7 @@ class TrainSettings(TypedDict, total=False):
     beyond_guide: bool
     """Lift the guide's ranges of batch size, epochs and learning rate."""
     tune: Tune
-    """Which layers learn: all, the upper ones (the lower run once and are cached), or only the head."""
+    """Which layers learn: all, the upper ones (the lower run once and are cached), only the head, or auto (measured)."""
     optimizer: OptimizerName
     """adamw or sgd."""
     imbalance: Imbalance
@@ -79,6 +79,15 @@ class TrainSettings(TypedDict, total=False):
     """Threads that decode pictures, from 0."""
     save_minutes: float
     """Longest time between two saved states, in minutes; what an interruption can lose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked: the folder, the settings, and for each setting whether it was typed or read from a file."""
+
+    folder: Path
+    settings: TrainSettings
+    sources: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

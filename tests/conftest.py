@@ -22,6 +22,12 @@ hypothesis.settings.register_profile("steady", derandomize=True)
 hypothesis.settings.load_profile("steady")
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds what another one left, and none writes into the user's cache."""
+    monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path_factory.mktemp("own") / "cache"))
+
+
 @pytest.fixture(scope="session")
 def material() -> Callable[[str], Path]:
     """Path of a piece of test material, such as `material("data/clothing")`; the test is skipped where it is absent."""

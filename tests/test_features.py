@@ -6,15 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from trainings import IMAGE_PX, made_pictures
 
 from foldertune.data.augment import STRENGTHS
 from foldertune.data.loader import CanvasSource
 from foldertune.data.pack import Pack, PackWriter
+from foldertune.engines import LaterEngine
+from foldertune.models import build
+from foldertune.models.architecture import shape_of, stage_shape
 from foldertune.preprocess import Preprocess
 from foldertune.records import Picture, Progress, finish
+from foldertune.training.baseline import HeadShape, kept_head
 from foldertune.training.features import Extraction
+from foldertune.training.head import Head, fit_head
 
 SMALL = Preprocess(image_size=IMAGE_PX)
 NUM_PICTURES = 40
@@ -53,9 +59,7 @@ def pictures(*, first_row: int = 0) -> list[Picture]:
 
 
 def extraction(cache: Path, engine: MeanEngine, *, weights_id: str = "w") -> Extraction:
-    made = Extraction(engine, SMALL, weights_id=weights_id, precision="float32", cache=cache)
-    engine.batches.clear()  # the blank picture that tells the shape
-    return made
+    return Extraction(engine, SMALL, shape=(3, 2, 2), weights_id=weights_id, precision="float32", cache=cache)
 
 
 def canvases(packed: Pack, rows: list[Picture]) -> CanvasSource:
@@ -146,3 +150,45 @@ def test_extraction_of_no_pictures_is_empty(tmp_path: Path, packed: Pack) -> Non
     made = extraction(tmp_path, MeanEngine())
     assert len(finish(made.features([], packed))) == 0
     assert finish(made.activations([], packed)).num_records == 0
+
+
+def test_kept_head_of_the_same_key_is_fitted_once_and_comes_back_with_the_same_bits(tmp_path: Path) -> None:
+    random = np.random.Generator(np.random.Philox(3))
+    features, labels = random.normal(size=(60, 5)).astype(np.float32), np.arange(60) % 3
+    fitted: list[Head] = []
+
+    def fit() -> Head:
+        fitted.append(fit_head(features, labels, num_classes=3, seed=1))
+        return fitted[-1]
+
+    shape = HeadShape(60, 3, 5)
+    first, second = (finish(kept_head(fit, shape=shape, key="head-0", cache=tmp_path)) for _ in range(2))
+    assert len(fitted) == 1
+    assert torch.equal(first.weight, second.weight)
+    assert torch.equal(first.bias, second.bias)
+    assert (first.strength, first.log_loss, first.accuracy) == (second.strength, second.log_loss, second.accuracy)
+    np.testing.assert_array_equal(first.probabilities, second.probabilities)
+    finish(kept_head(fit, shape=shape, key="head-1", cache=tmp_path))
+    assert len(fitted) == 2
+
+
+def test_later_engine_is_made_at_the_first_picture_and_once() -> None:
+    made: list[MeanEngine] = []
+
+    def make() -> MeanEngine:
+        made.append(MeanEngine())
+        return made[-1]
+
+    engine = LaterEngine("mean", make)
+    assert not made
+    engine.run(np.zeros((2, IMAGE_PX, IMAGE_PX, 3), np.uint8))
+    engine.run_all(np.zeros((3, IMAGE_PX, IMAGE_PX, 3), np.uint8))
+    assert [one.batches for one in made] == [[2, 3]]
+
+
+@pytest.mark.parametrize(("model", "image_px"), [("resnet18", 33), ("resnet50", 64), ("vit_base", 48)])
+def test_stage_shape_of_every_stage_is_what_the_network_gives(model: str, image_px: int) -> None:
+    with torch.device("meta"):
+        outputs = build(model, num_classes=2).stage_outputs(torch.zeros(1, 3, image_px, image_px))
+    found = [stage_shape(shape_of(model), stage, image_px=image_px) for stage in range(5)]
+    assert found == [tuple(output.shape[1:]) for output in outputs]

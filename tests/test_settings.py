@@ -125,7 +125,7 @@ def test_check_settings_batch_size_is_accepted_exactly_inside(batch_size: int, b
         ("fit", "stretch", "crop, squash, letterbox"),
         ("precision", "float16", "float32, bf16, fp16"),
         ("device", "gpu", "auto, cpu, cuda, mps"),
-        ("tune", 3, "all, upper, head"),
+        ("tune", 3, "auto, all, upper, head"),
         ("optimizer", ["sgd"], "adamw, sgd"),
         ("imbalance", {}, "none, weights, sampling"),
     ],

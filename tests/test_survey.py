@@ -11,7 +11,7 @@ import torch
 from foldertune.data.augment import STRENGTHS, Sampling, augment, draw, extents, strength_of
 from foldertune.models import build
 from foldertune.preprocess import Preprocess
-from foldertune.training.survey import distance, is_grey, survey, upright_share
+from foldertune.training.survey import distance, is_grey, upright_share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,11 +66,6 @@ def test_grey_pictures_are_told_from_coloured_ones() -> None:
     rounded = (grey + random.integers(-1, 2, grey.shape)).clip(0, 255)
     found = [is_grey(pictures.clip(0, 255).astype(np.uint8)) for pictures in (grey, rounded, tinted)]
     assert found == [True, True, False]
-
-
-def test_survey_of_a_few_pictures_tells_nothing() -> None:
-    network = build("resnet18", num_classes=2)
-    assert survey(network, Quadrants(), Preprocess(image_size=8), pictures_with_bright_corner(15)) is None
 
 
 def test_distance_of_pictures_that_the_statistics_came_from_is_small_and_grows_with_the_change() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from foldertune.data.looks import Looks
 from foldertune.data.pack import ahead
 from foldertune.errors import DataError, ImageError
 from foldertune.images import decode_and_size, is_picture_name, read_picture_bytes
@@ -43,18 +44,20 @@ class Found:
     warnings: tuple[str, ...] = ()
 
 
-def scan(folder: Path, *, workers: int, to_learn: bool = True) -> Work[Dataset]:
+def scan(folder: Path, *, workers: int, to_learn: bool = True, looks: Looks | None = None) -> Work[Dataset]:
     """Walk the folder, then read and decode every picture once. `workers` threads decode.
 
+    Files that have not changed since an earlier run are not read again. looks: for who wants to know how fast it went.
     Raises DataError where there is nothing to learn from: no folder, no readable picture, fewer than two classes, an empty
     class. With to_learn=False, to measure a model on: only where no picture can be read.
     """
     found = walk(folder, to_learn=to_learn)
-    checked = []
-    for picture in ahead(lambda picture: check(folder, picture), found.pictures, workers=workers):
+    looks, checked = looks or Looks(folder), []
+    for picture in ahead(lambda picture: looks.at(picture, check), found.pictures, workers=workers):
         checked.append(picture)
         if len(checked) % 32 == 0 or len(checked) == len(found.pictures):
             yield Progress("look", len(checked), len(found.pictures))
+    looks.keep()
     dataset = Dataset(folder, found.classes, tuple(checked), found.split_source, dict(found.skipped), found.warnings)
     if not to_learn and dataset.readable:
         return dataset

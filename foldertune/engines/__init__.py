@@ -6,7 +6,8 @@ ENGINES says what each can do. Every one is made from a Form, or from a file tha
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -62,6 +63,35 @@ ENGINES: Mapping[str, EngineFacts] = {
 }  # fmt: skip
 
 
+class LaterEngine:
+    """An engine that is made when it is first asked for an answer: where the cache has all answers, never."""
+
+    def __init__(self, name: str, make: Callable[[], Engine]) -> None:
+        self.name, self.made_in_s = name, 0.0
+        self._make = make
+        self._made: Engine | None = None
+
+    def run_all(self, pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Every output for a batch."""
+        return self._engine().run_all(pictures)
+
+    def run(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The first output for a batch."""
+        return self._engine().run(pictures)
+
+    def _engine(self) -> Engine:
+        if self._made is None:
+            began = time.monotonic()
+            self._made = self._make()
+            self.made_in_s = time.monotonic() - began
+        return self._made
+
+
+def fitting_engine(device: str, precision: str) -> EngineName:
+    """Which engine runs a frozen network: OpenVINO on a processor, PyTorch on anything else."""
+    return "openvino" if device == "cpu" and precision in ENGINES["openvino"].precisions else "torch"
+
+
 def make_engine(form: Form, *, engine: str = "auto", precision: str = "float32", device: str = "cpu") -> Engine:
     """An engine from the network's numbers, in memory. "auto": OpenVINO on a processor, PyTorch on anything else.
 
@@ -69,7 +99,7 @@ def make_engine(form: Form, *, engine: str = "auto", precision: str = "float32",
     Raises what `refuse_impossible` does.
     """
     if engine == "auto":
-        engine = "openvino" if device == "cpu" and precision in ENGINES["openvino"].precisions else "torch"
+        engine = fitting_engine(device, precision)
     refuse_impossible(engine, precision, device=device)
     if engine in ("torch", "compiled"):
         from foldertune.engines.torch import TorchEngine, graph_of

@@ -81,6 +81,16 @@ def shape_of(name: str) -> Shape:
     return SHAPES[name]
 
 
+def stage_shape(shape: Shape, stage: int, *, image_px: int) -> tuple[int, ...]:
+    """What leaves a stage for one picture: (C, side, side) of a ResNet, (1 + tokens, D) of a ViT; stage 0 is the stem."""
+    if isinstance(shape, ViTShape):
+        return ((image_px // shape.patch_px) ** 2 + 1, shape.width)
+    side = _halved(_halved(image_px))  # the stem and its max pool
+    for _ in range(1, stage):
+        side = _halved(side)
+    return (shape.channels[stage - 1] if stage else 64, side, side)
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a part of a network holds and computes: parameters, and multiply-adds for one picture."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from foldertune.data.pack import Pack
+from foldertune.data.pack import Pack, Packing, find_pack
 from foldertune.data.pictures import pack_pictures
 from foldertune.preprocess import Preprocess
 from foldertune.records import SPLITS, Dataset, Picture, Split, Work
@@ -59,10 +60,60 @@ class Baseline:
 
 def fit_baseline(network: Network, material: Material, extraction: Extraction, *, seed: int) -> Work[Baseline]:
     """Fit a head on frozen features, put it into the network, and see how it does on the validation pictures."""
-    features = yield from extraction.features(material.pictures["train"], material.packs["train"])
-    head = fit_head(features, material.labels["train"], num_classes=network.num_classes, seed=seed)
+    pictures, labels = material.pictures["train"], material.labels["train"]
+    features = yield from extraction.features(pictures, material.packs["train"])
+    key = extraction.key(pictures, kind="head", labels=labels.tolist(), classes=network.num_classes, seed=seed)
+    head = yield from kept_head(
+        lambda: fit_head(features, labels, num_classes=network.num_classes, seed=seed),
+        shape=HeadShape(len(labels), network.num_classes, features.shape[1]), key=key, cache=extraction.cache,
+    )  # fmt: skip
     put_head(network, head)
     return Baseline(head, {"val": (yield from head_logits(head, "val", material, extraction))})
+
+
+@dataclass(frozen=True, slots=True)
+class HeadShape:
+    """Pictures N, classes K and features D that a head was fitted on; how its numbers lie in one row."""
+
+    num_pictures: int
+    num_classes: int
+    num_features: int
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """Weight, bias, strength with log loss and accuracy, probabilities."""
+        n, k, d = self.num_pictures, self.num_classes, self.num_features
+        return (k, d), (k,), (3,), (n, k)
+
+    @property
+    def num_values(self) -> int:
+        return sum(math.prod(part) for part in self.parts)
+
+
+def kept_head(fit: Callable[[], Head], *, shape: HeadShape, key: str, cache: Path) -> Work[Head]:
+    """The head as the cache has it under this key, or fitted now and kept there."""
+    record = (shape.num_values,)
+    found = find_pack(cache, key, record, np.float64, 1)
+    if found is None:
+        head = fit()
+        row = [
+            head.weight.numpy(),
+            head.bias.numpy(),
+            [head.strength, head.log_loss, head.accuracy],
+            head.probabilities,
+        ]
+        packing = Packing(cache, key, record, np.float64, 1)
+        packing.append(np.concatenate([np.asarray(part, np.float64).ravel() for part in row])[None])
+        yield from packing.told("head")
+        packing.close()
+        return head
+    ends = np.cumsum([math.prod(part) for part in shape.parts])[:-1]
+    parts = zip(np.split(found.read_all()[0], ends), shape.parts, strict=True)
+    weight, bias, facts, probabilities = (part.reshape(form) for part, form in parts)
+    weight, bias = weight.astype(np.float32), bias.astype(np.float32)
+    strength, loss, accuracy = facts.tolist()
+    tensors = torch.from_numpy(weight), torch.from_numpy(bias)
+    return Head(*tensors, strength, loss, accuracy, probabilities.astype(np.float32))
 
 
 def head_logits(head: Head, split: Split, material: Material, extraction: Extraction) -> Work[NDArray[np.float32]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,17 +26,29 @@ _BATCH = 16  # pictures at once: more gains nothing on a processor and costs mem
 class Extraction:
     """Where the outputs of one frozen network are kept: keyed by pictures, weights and preprocessing."""
 
-    def __init__(self, engine: Engine, preprocess: Preprocess, *, weights_id: str, precision: str, cache: Path) -> None:
-        self._engine, self._preprocess, self._cache = engine, preprocess, cache
+    def __init__(
+        self,
+        engine: Engine,
+        preprocess: Preprocess,
+        *,
+        shape: tuple[int, ...],
+        weights_id: str,
+        precision: str,
+        cache: Path,
+    ) -> None:
+        """shape: of the engine's first output for one picture."""
+        self._engine, self._preprocess, self._shape, self.cache = engine, preprocess, shape, cache
         self._identity = {
             "weights": weights_id, "precision": precision, "engine": engine.name, "preprocess": preprocess.to_dict(),
         }  # fmt: skip
-        blank = np.zeros((1, preprocess.image_size, preprocess.image_size, 3), np.uint8)
-        self._shapes = [output.shape[1:] for output in engine.run_all(blank)]
+
+    def key(self, pictures: Sequence[Picture], *, kind: str, **depends_on: Any) -> str:
+        """The name of a pack of what this network says of pictures."""
+        return pack_key(pictures, kind=kind, **depends_on, **self._identity)
 
     def features(self, pictures: Sequence[Picture], packed: Pack) -> Work[NDArray[np.float32]]:
         """(N, D) float32 of prepared pictures: the engine's first output."""
-        key = pack_key(pictures, kind="features", **self._identity)
+        key = self.key(pictures, kind="features")
         made = yield from self._outputs(
             "features", key, lambda places, _: packed.read(places), len(pictures), np.float32
         )
@@ -44,7 +56,7 @@ class Extraction:
 
     def activations(self, pictures: Sequence[Picture], packed: Pack) -> Work[Pack]:
         """Activations of prepared pictures as they are: N records of (C, h, w) float16."""
-        key = pack_key(pictures, kind="activations", **self._identity)
+        key = self.key(pictures, kind="activations")
         return (
             yield from self._outputs(
                 "activations", key, lambda places, _: packed.read(places), len(pictures), np.float16
@@ -57,10 +69,8 @@ class Extraction:
         float16 halves the space; its rounding is far below what augmentation does.
         """
         rows = [picture.row for picture in pictures]  # augmentation is drawn by them
-        key = pack_key(
-            pictures, kind="views", views=num_views, augmentation=asdict(source.strength), seed=seed, rows=rows,
-            **self._identity,
-        )  # fmt: skip
+        changes = asdict(source.strength)
+        key = self.key(pictures, kind="views", views=num_views, augmentation=changes, seed=seed, rows=rows)
 
         def pixels(places: NDArray[np.int64], view: int) -> NDArray[np.uint8]:
             changed = source.pictures(places, view + 1).permute(0, 2, 3, 1)
@@ -72,10 +82,10 @@ class Extraction:
         self, stage: str, key: str, pixels: Pixels, num_pictures: int, dtype: DTypeLike, *, num_views: int = 1
     ) -> Work[Pack]:
         """The engine's first output of every view of every picture, from the cache where it is there."""
-        shape, total = self._shapes[0], num_views * num_pictures
-        if found := find_pack(self._cache, key, shape, dtype, total):
+        shape, total = self._shape, num_views * num_pictures
+        if found := find_pack(self.cache, key, shape, dtype, total):
             return found
-        packing = Packing(self._cache, key, shape, dtype, total)
+        packing = Packing(self.cache, key, shape, dtype, total)
         while packing.num_done < total:
             view, place = divmod(packing.num_done, num_pictures)
             # Always the same batches, also where a killed process had written a part of one: batches may change the last bits.

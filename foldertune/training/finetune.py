@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from foldertune.data.augment import strength_of
-from foldertune.data.loader import ActivationSource, CanvasSource, PictureSource, SharedSource
+from foldertune.data.loader import ActivationSource, CanvasSource, EarlySize, PictureSource, SharedSource
 from foldertune.data.pictures import pack_canvases
-from foldertune.engines import make_engine
+from foldertune.engines import Engine, LaterEngine, fitting_engine, make_engine
 from foldertune.engines.form import form_of
 from foldertune.errors import InterruptedRunError
-from foldertune.forecast import SETTLED_IN_THE_END
+from foldertune.forecast import SETTLED_IN_THE_END, early_epochs
+from foldertune.models.architecture import shape_of, stage_shape
 from foldertune.records import EpochRecord, Event, Plan, Progress, Split, Work
 from foldertune.run import event
 from foldertune.team import ALONE, Team
@@ -154,7 +155,9 @@ def _canvas_source(place: Workplace, plan: Plan, course: Course) -> Work[CanvasS
     )
     strength = strength_of(plan["augmentation"], plan["orientation"])
     smaller = preprocess.with_changes(image_size=plan["train_size"])
-    return CanvasSource(canvases, pictures, smaller, strength=strength, seed=course.seed, device=course.device)
+    source = CanvasSource(canvases, pictures, smaller, strength=strength, seed=course.seed, device=course.device)
+    source.early = EarlySize(plan["early_size"], early_epochs(plan.values()))
+    return source
 
 
 def validation_source(place: Workplace, plan: Plan, course: Course) -> Work[Labelled]:
@@ -173,7 +176,17 @@ def _activations(pack: Any, num_pictures: int, course: Course) -> ActivationSour
 
 def _extraction(place: Workplace, course: Course) -> Extraction:
     """The frozen stages on the fastest engine."""
-    form = form_of(place.network, place.preprocess, outputs=("activation",), stage=course.first_stage - 1)
-    engine = make_engine(form, device=course.device, precision=course.precision)
-    name = f"{place.weights_id} stage {course.first_stage - 1}"
-    return Extraction(engine, place.preprocess, weights_id=name, precision=course.precision, cache=place.cache)
+    network, below = place.network, course.first_stage - 1
+
+    def make() -> Engine:
+        form = form_of(network, place.preprocess, outputs=("activation",), stage=below)
+        return make_engine(form, device=course.device, precision=course.precision)
+
+    return Extraction(
+        LaterEngine(fitting_engine(course.device, course.precision), make),
+        place.preprocess,
+        shape=stage_shape(shape_of(network.name), below, image_px=place.preprocess.image_size),
+        weights_id=f"{place.weights_id} stage {below}",
+        precision=course.precision,
+        cache=place.cache,
+    )

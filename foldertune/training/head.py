@@ -24,11 +24,13 @@ NUM_FOLDS = 5
 # Above this many multiply-adds per pass over the data, one held-out fifth stands for the five folds.
 _MANY = 2e10
 # Below this many, a pass ends sooner on one core than on several that wait for each other, above all where others work too.
-_FEW = 1e8
+_FEW = 1e7
+# From so many rows on two of the five folds tell the strengths apart.
+_ENOUGH = 1000
 # Directions with less than this share of the largest variance are rounding of float32, not data.
 _LEAST_VARIANCE = 1e-6
 # Where the gradient may end, in units in which every direction is about equally steep: to compare strengths, and to keep one.
-_TO_COMPARE, _TO_KEEP = 1e-4, 1e-6
+_TO_COMPARE, _TO_KEEP = 1e-4, 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +60,49 @@ def fit_head(features: NDArray[np.float32], labels: NDArray[np.int64], *, num_cl
     folds = stratified_folds(labels, NUM_FOLDS, seed=seed)
     tried = range(NUM_FOLDS if work < _MANY else 1)
     held_out = np.stack([folds == fold for fold in tried if 0 < (folds == fold).sum() < len(x)] or [folds < 0])
-    inside = torch.from_numpy(~held_out.T)
+    some = held_out if len(x) < _ENOUGH else held_out[:2]
     with _cores(1 if work < _FEW else torch.get_num_threads()):
-        fits = list(_path(z, y, STRENGTHS, inside=inside, num_classes=num_classes))
-        scores = [_out_of_fold(z, weights, held_out) for weights in fits]
-        losses = [_log_loss(probabilities, labels) for probabilities in scores]
-        best = int(np.argmin(losses))
+        best, start = _best_strength(z, y, held_out=some, num_classes=num_classes)
+        start = start.mean(1, keepdim=True)  # the folds agree but for a fifth of the pictures
+        judged = _minimise(
+            z, y, inside=torch.from_numpy(~held_out.T), strength=best, start=start.repeat(1, len(held_out), 1),
+            tolerance=_TO_COMPARE,
+        )  # fmt: skip
+        probabilities = _out_of_fold(z, judged, held_out)
         everything = torch.ones(len(x), 1, dtype=torch.bool)
-        start = fits[best].mean(1, keepdim=True)  # the folds agree but for a fifth of the pictures
-        fitted = _minimise(z, y, inside=everything, strength=STRENGTHS[best], start=start, tolerance=_TO_KEEP)[:, 0]
+        fitted = _minimise(z, y, inside=everything, strength=best, start=start, tolerance=_TO_KEEP)[:, 0]
     weight = (axes @ fitted[:-1]).T / scale
     seen = held_out.any(0)
-    accuracy = float((scores[best][seen].argmax(1) == labels[seen]).mean()) if seen.any() else 0.0
+    accuracy = float((probabilities[seen].argmax(1) == labels[seen]).mean()) if seen.any() else 0.0
     bias = fitted[-1] - weight @ torch.from_numpy(mean)
-    return Head(weight.contiguous(), bias, STRENGTHS[best], losses[best], accuracy, scores[best])
+    return Head(weight.contiguous(), bias, best, _log_loss(probabilities, labels), accuracy, probabilities)
+
+
+def _best_strength(z: Tensor, y: Tensor, *, held_out: NDArray[np.bool_], num_classes: int) -> tuple[float, Tensor]:
+    """The strength with the lowest log loss out of fold, and its weights (R + 1, M, K).
+
+    The loss falls and then rises along the strengths: every second one is tried from strong to weak until it has risen, then the
+    two beside the best. held_out (M, N).
+    """
+    inside, labels = torch.from_numpy(~held_out.T), y.numpy()
+    fits = {-1: torch.zeros(z.shape[1], len(held_out), num_classes)}
+    losses: dict[int, float] = {}
+
+    def attempt(place: int) -> None:
+        start = fits[max(known for known in fits if known < place)]
+        fits[place] = _minimise(z, y, inside=inside, strength=STRENGTHS[place], start=start, tolerance=_TO_COMPARE)
+        losses[place] = _log_loss(_out_of_fold(z, fits[place], held_out), labels)
+
+    for place in range(0, len(STRENGTHS), 2):
+        attempt(place)
+        if losses[place] > min(losses.values()):
+            break
+    best = min(losses, key=losses.__getitem__)
+    for place in (best - 1, best + 1):
+        if 0 <= place < len(STRENGTHS):
+            attempt(place)
+    best = min(losses, key=losses.__getitem__)
+    return STRENGTHS[best], fits[best]
 
 
 def stratified_folds(labels: NDArray[np.int64], num_folds: int, *, seed: int) -> NDArray[np.int64]:
@@ -139,24 +170,27 @@ def _minimise(z: Tensor, y: Tensor, *, inside: Tensor, strength: float, start: T
     # Divided by the root of the curvature at even answers, about 1 / K of the variance and the penalty, every direction is
     # about equally steep, and L-BFGS needs a fraction of the steps. The curvature is never much larger: Böhning 1992.
     scale = (z.square().mean(0)[:, None, None] / start.shape[2] + penalty).rsqrt()
-    share, targets = inside / num_inside, y.repeat_interleave(inside.shape[1])
-    searched = (start / scale).requires_grad_()
+    share = (inside / num_inside).flatten()[:, None]  # of each row in each regression: (N * M, 1)
+    targets = y.repeat_interleave(inside.shape[1])[:, None]
+    zt = z.T.contiguous()
+    searched = start / scale
     optimizer = torch.optim.LBFGS(
         [searched], max_iter=500, history_size=10, tolerance_grad=tolerance, tolerance_change=tolerance / 1000,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 
     def closure() -> Tensor:
-        optimizer.zero_grad()
         weights = searched * scale
-        logits = (z @ weights.flatten(1)).view(-1, weights.shape[2])  # (N * M, K)
-        losses = F.cross_entropy(logits, targets, reduction="none").view_as(share)
-        loss = (losses * share).sum() + 0.5 * (penalty * weights.square()).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        logits = F.linear(z, weights.flatten(1).T.contiguous())  # half the time of z @ weights where these are few
+        logs = F.log_softmax(logits.view(-1, weights.shape[2]), 1)  # (N * M, K)
+        loss = -(logs.gather(1, targets) * share).sum() + 0.5 * (penalty * weights.square()).sum()
+        slopes = logs.exp_()
+        slopes.scatter_add_(1, targets, torch.full_like(share, -1.0)).mul_(share)
+        searched.grad = ((zt @ slopes.view(len(z), -1)).view_as(weights) + penalty * weights) * scale
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return searched.detach() * scale
+    return searched * scale
 
 
 def _out_of_fold(z: Tensor, weights: Tensor, held_out: NDArray[np.bool_]) -> NDArray[np.float32]:

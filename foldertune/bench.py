@@ -1,0 +1,190 @@
+"""The bench that a run works at: the network with its weights, its frozen engine, and what is measured on them for the plan."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from foldertune.forecast import Probe, Situation, Survey, situation_of
+from foldertune.machine import Machine, processor_name
+from foldertune.notes import noted
+from foldertune.planning import decide
+from foldertune.records import Dataset, Picture, Plan
+from foldertune.settings import Wish
+from foldertune.team import ALONE, Team
+
+if TYPE_CHECKING:
+    from foldertune.engines import LaterEngine
+    from foldertune.models.network import Network
+    from foldertune.models.weights import ResolvedWeights
+    from foldertune.preprocess import Preprocess
+    from foldertune.training.features import Extraction
+    from foldertune.training.trainer import Course
+
+# How fast a machine is depends on what else it does: what was measured on another day is measured again.
+_A_DAY_S = 24 * 60 * 60
+
+
+@dataclass(slots=True)
+class Bench:
+    """The network with its weights, and the engine that runs it frozen."""
+
+    network: Network
+    weights: ResolvedWeights
+    preprocess: Preprocess
+    engine: LaterEngine | None  # let go before fine-tuning, for its memory
+    precision: str
+    dataset: Dataset
+    machine: Machine
+    start_s: float
+    weights_id: str  # names the frozen weights in cache keys
+    team: Team
+
+    def extraction(self, cache: Path) -> Extraction:
+        """Features of pictures by the frozen engine."""
+        from foldertune.training.features import Extraction
+
+        assert self.engine is not None
+        return Extraction(
+            self.engine,
+            self.preprocess,
+            shape=(self.network.feature_size,),
+            weights_id=self.weights_id,
+            precision=self.precision,
+            cache=cache,
+        )
+
+
+def open_bench(
+    values: Mapping[str, Any], weights: ResolvedWeights, dataset: Dataset, machine: Machine, *, team: Team = ALONE
+) -> Bench:
+    """The network and the engine that a plan's values name; in a team the first process has the engine."""
+    import torch
+
+    from foldertune.engines import LaterEngine, fitting_engine, make_engine
+    from foldertune.engines.form import form_of
+    from foldertune.models import build
+    from foldertune.models.weights import load_weights
+
+    began = time.monotonic()
+    torch.manual_seed(values["seed"])
+    network = build(values["model"], num_classes=len(dataset.classes))
+    if weights.path is not None:
+        load_weights(network, weights.path, replace_head=True)
+    preprocess = weights.preprocess.with_changes(image_size=values["image_size"], fit=values["fit"])
+    engine, device, precision = None, machine.device, values["precision"]
+    if team.is_first:
+        engine = LaterEngine(
+            fitting_engine(device, precision),
+            lambda: make_engine(
+                form_of(network, preprocess, outputs=("features",)), device=device, precision=precision
+            ),
+        )
+    # Random layers are drawn one after another, so that they depend on how many classes the head has.
+    drawn = ("random", values["seed"], len(dataset.classes), torch.__version__)
+    weights_id = f"{values['model']} {weights.sha256 or drawn}"
+    start_s = time.monotonic() - began
+    return Bench(network, weights, preprocess, engine, precision, dataset, machine, start_s, weights_id, team)
+
+
+def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Probe]:
+    """The plan with its forecast, and what was measured for it, now or within a day."""
+    from foldertune.data.pictures import canvas_size
+    from foldertune.training.finetune import course_of
+    from foldertune.training.probe import measure
+
+    assert bench.engine is not None
+    situation = situation_of(bench.dataset, bench.machine, bench.weights.preprocess)
+    situation = replace(situation, survey=surveyed(wish, bench, situation), num_parameters=bench.network.num_parameters)
+    draft = decide(situation, wish.settings, sources=wish.sources)
+    size, course, engine = bench.team.size, course_of(draft, deadline_s=0), bench.engine
+    course = replace(course, learning_rate=0.0, batch_size=math.ceil(course.batch_size / size))
+    canvas = canvas_size(bench.dataset.of("train"), bench.preprocess)
+
+    def measured() -> Probe:
+        probe = measure(bench.network, engine, course, bench.preprocess, train_size=draft["train_size"], canvas=canvas)
+        rates = {"train_per_s": size * probe.train_per_s, "validate_per_s": size * probe.validate_per_s}
+        return replace(probe, **rates, start_s=bench.start_s + engine.made_in_s)
+
+    work = [
+        bench.network.name,
+        bench.network.num_classes,
+        bench.preprocess.to_dict(),
+        draft["train_size"],
+        canvas,
+        size,
+    ]
+    depends_on = [
+        work,
+        _costs(course),
+        processor_name(),
+        bench.machine.num_cores,
+        bench.machine.device_name,
+        _versions(),
+    ]
+    probe = noted("probe", depends_on, measured, record=Probe, max_age_s=_A_DAY_S)
+    probe = replace(probe, decode_per_s=decode_per_s)
+    return decide(replace(situation, probe=probe), wish.settings, sources=wish.sources), probe
+
+
+def _costs(course: Course) -> list[Any]:
+    """What of a course a step's time depends on."""
+    return [
+        course.batch_size, course.optimizer, course.ema, course.batch_norm, course.precision, course.device,
+        course.first_stage, course.first_learning,
+    ]  # fmt: skip
+
+
+def surveyed(wish: Wish, bench: Bench, situation: Situation) -> Survey | None:
+    """What the pretrained network says of some training pictures, where the plan asks for it; see `training.survey`."""
+    from foldertune.training.survey import LEAST_PICTURES, NUM_PICTURES, survey
+
+    draft = decide(situation, wish.settings)
+    if draft["preset"] != "auto" or draft["weights"] == "random" or draft["tune"] == "head":
+        return None
+    pictures = bench.dataset.of("train")
+    if len(pictures) < LEAST_PICTURES:
+        return None
+    places = np.linspace(0, len(pictures) - 1, min(NUM_PICTURES, len(pictures))).round().astype(int)
+    chosen = [pictures[place] for place in places]
+
+    def looked() -> Survey:
+        assert bench.engine is not None
+        loaded = _prepared(bench, chosen, workers=draft["workers"])
+        return survey(bench.network, bench.engine, bench.preprocess, loaded, precision=draft["precision"])
+
+    hashes = [picture.sha256 for picture in chosen]
+    depends_on = [bench.weights_id, bench.preprocess.to_dict(), draft["precision"], hashes, _versions()]
+    return noted("survey", depends_on, looked, record=Survey)
+
+
+def _prepared(bench: Bench, pictures: list[Picture], *, workers: int) -> np.ndarray:
+    """(N, S, S, 3) uint8"""
+    from foldertune.data.pack import load_pictures
+    from foldertune.preprocess import decode_px, prepare
+
+    loaded = load_pictures(
+        bench.dataset.folder,
+        pictures,
+        lambda picture: prepare(picture, bench.preprocess),
+        at_least_px=decode_px(bench.preprocess),
+        workers=workers,
+    )
+    return np.stack(list(loaded))
+
+
+def _versions() -> list[str]:
+    found = []
+    for name in ("foldertune", "torch", "openvino"):
+        try:
+            found.append(version(name))
+        except PackageNotFoundError:
+            found.append("")
+    return found
