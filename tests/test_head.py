@@ -114,8 +114,11 @@ def test_fit_head_at_its_strength_agrees_with_scikit_learn(shape: tuple[int, int
     assert (tuple(fitted.weight.shape), tuple(fitted.bias.shape)) == ((shape[2], shape[1]), (shape[2],))
 
 
-def test_fit_head_chooses_the_strength_that_scikit_learn_finds_best_out_of_fold() -> None:
-    features, labels = blobs(60, 80, 3)
+@pytest.mark.parametrize(("seed", "spread"), [(0, 1.0), (1, 1.0), (2, 0.2), (3, 4.0)])
+def test_fit_head_chooses_the_strength_that_scikit_learn_finds_best_out_of_fold(seed: int, spread: float) -> None:
+    features, labels = blobs(60, 80, 3, seed=seed)
+    noise = np.random.default_rng(seed).normal(size=features.shape)
+    features = (features + abs(spread - 1) * noise).astype(np.float32)
     fitted = fit_head(features, labels, num_classes=3, seed=4)
     x, folds = standard(features), stratified_folds(labels, head.NUM_FOLDS, seed=4)
     losses = []
@@ -211,6 +214,19 @@ def test_fit_head_on_very_many_holds_out_one_fifth_only(monkeypatch: pytest.Monk
     reference = fit_head(features, labels, num_classes=2, seed=0)
     assert fitted.accuracy == pytest.approx((fitted.probabilities[seen].argmax(1) == labels[seen]).mean())
     assert torch.equal(fitted.weight, reference.weight)
+
+
+def test_fit_head_on_many_compares_strengths_on_two_folds_and_judges_the_chosen_one_on_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features, labels = blobs(300, 40, 3)
+    reference = fit_head(features, labels, num_classes=3, seed=0)
+    monkeypatch.setattr(head, "_ENOUGH", 300)
+    fitted = fit_head(features, labels, num_classes=3, seed=0)
+    apart = abs(STRENGTHS.index(fitted.strength) - STRENGTHS.index(reference.strength))
+    assert apart <= 2
+    assert not np.isnan(fitted.probabilities).any()
+    assert fitted.log_loss == pytest.approx(reference.log_loss, abs=0.02)
 
 
 def test_fit_head_on_features_that_are_not_finite_refuses() -> None:
