@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -22,10 +22,20 @@ hypothesis.settings.register_profile("steady", derandomize=True)
 hypothesis.settings.load_profile("steady")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """No test writes into the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = str(tmp_path_factory.mktemp("cache"))
+        patch.setenv("FOLDERTUNE_CACHE", path)
+        yield path
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test finds what another one left, and none writes into the user's cache."""
-    monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path_factory.mktemp("own") / "cache"))
+def own_cache(no_users_cache: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds what another one left, unless its module has a cache of its own."""
+    if os.environ["FOLDERTUNE_CACHE"] == no_users_cache:
+        monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path_factory.mktemp("own")))
 
 
 @pytest.fixture(scope="session")

@@ -106,6 +106,23 @@ def test_train_writes_what_was_asked_and_found_into_run_json(run: foldertune.Run
     assert "sha256" in facts["weights"]
 
 
+def test_train_again_with_other_settings_measures_and_prepares_nothing_again(
+    run: foldertune.Run, photographs: Path, quick: TrainSettings, place: Path
+) -> None:
+    def entries() -> dict[str, int]:
+        return {path.name: path.stat().st_ino for path in (place / "cache").iterdir() if path.is_file()}
+
+    foldertune.train(photographs, run=place / "second", **quick)  # now the files are old enough to be known again
+    before = entries()
+    again = foldertune.train(photographs, run=place / "third", **{**quick, "learning_rate": 2e-4, "epochs": 1})
+    assert entries() == before
+    assert {name.partition("-")[0] for name in before} == {
+        "pictures", "canvases", "features", "head", "looks", "survey", "probe",
+    }  # fmt: skip
+    assert read(again.path / "run.json")["probe"] == read(place / "second" / "run.json")["probe"]
+    assert again.plan["learning_rate"] == 2e-4
+
+
 def test_train_lists_every_picture_with_its_hash_in_dataset_csv(run: foldertune.Run, photographs: Path) -> None:
     with (run.path / "dataset.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream, strict=True))
