@@ -40,7 +40,7 @@ from foldertune.training.finetune import Workplace, course_of, fine_tune
 from foldertune.training.trainer import autocast
 
 CHANGEABLE = (
-    "train_size", "early_size", "early_share", "epochs", "batch_size", "accumulate", "learning_rate", "layer_decay",
+    "train_size", "epochs", "batch_size", "accumulate", "learning_rate", "layer_decay",
     "head_factor", "weight_decay",
     "warmup_share", "label_smoothing", "optimizer", "augmentation", "orientation", "batch_norm", "first_learning",
     "head_start", "blend", "keep_within", "ema", "imbalance", "eval_steps",

@@ -110,7 +110,7 @@ def seconds_of(situation: Situation, chosen: Chosen) -> float:
     looks = (2 * situation.num_pictures + bool(epochs) * situation.num_train) / probe.decode_per_s
     features = situation.num_pictures / probe.features_per_s
     views = (chosen["views"] * situation.num_train + bool(chosen["views"]) * situation.num_val) / probe.features_per_s
-    learning = full_size_epochs(chosen) * bool(epochs) * situation.num_train / probe.train_per_s
+    learning = epochs * situation.num_train / probe.train_per_s
     settled = last = 0
     if chosen["batch_norm"] != "frozen" and epochs:
         settled, last = (min(count, situation.num_train) for count in (SETTLED_PICTURES, SETTLED_IN_THE_END))
@@ -135,18 +135,6 @@ def seconds_beside_training(probe: Probe, chosen: Chosen, counts: Mapping[Split,
     after = (settled + judged) / probe.validate_per_s + answered + probe.start_s + CLOSING_S
     seconds: float = before + after
     return seconds
-
-
-def early_epochs(chosen: Chosen) -> int:
-    """How many epochs, the first ones, are at the early size."""
-    return int(chosen.get("early_share", 0.0) * chosen["epochs"])
-
-
-def full_size_epochs(chosen: Chosen) -> float:
-    """What all epochs cost, in epochs at the later size: arithmetic goes with the area, and half of the saving is lost elsewhere."""
-    early = early_epochs(chosen)
-    cost = (1 + (chosen["early_size"] / chosen["train_size"]) ** 2) / 2 if early else 1.0
-    return float(chosen["epochs"] - early + early * cost)
 
 
 def steps_per_epoch(situation: Situation, chosen: Chosen) -> int:

@@ -209,8 +209,6 @@ RULES: Mapping[str, Rule] = {
     "orientation": recipe.orientation,
     "views": recipe.views,
     "train_size": recipe.train_size,
-    "early_size": recipe.early_size,
-    "early_share": recipe.early_share,
     "learning_rate": recipe.learning_rate,
     "blend": recipe.blend,
     "eval_steps": _constant(1, "after every epoch, as the guide recommends"),

@@ -175,14 +175,6 @@ def train_size(_: Situation, chosen: Chosen) -> Answer:
     )
 
 
-def early_size(_: Situation, chosen: Chosen) -> Answer:
-    return chosen["train_size"], "every epoch is at one size", "default"
-
-
-def early_share(_: Situation, chosen: Chosen) -> Answer:
-    return 0.0, "every epoch is at one size", "default"
-
-
 def label_smoothing(_: Situation, chosen: Chosen) -> Answer:
     if chosen["weights"] == "random":
         return 0.1, "keeps a network that learns everything from few pictures from growing too sure", "random-start"

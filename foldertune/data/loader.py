@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -53,14 +52,6 @@ class PictureSource:
         return ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
 
-@dataclass(frozen=True, slots=True)
-class EarlySize:
-    """Epochs 1 to `epochs` show pictures at a smaller side: they cost less, and teach nearly as much."""
-
-    side_px: int
-    epochs: int
-
-
 class CanvasSource:
     """Whole pictures, augmented anew in every epoch, on the device."""
 
@@ -78,17 +69,13 @@ class CanvasSource:
     ) -> None:
         self._pack, self._preprocess, self._device, self._seed = pack, preprocess, device, seed
         self.strength = strength
-        self.early: EarlySize | None = None
         self._rows = np.array([picture.row for picture in pictures])
         self._windows = extents([(picture.width, picture.height) for picture in pictures], preprocess.fit)
         self._mean, self._std = _statistics(preprocess, device)
         self._fill = torch.tensor(preprocess.fill, device=device) / 255
+        side = preprocess.image_size
+        self._sampling = Sampling(side, preprocess.interpolation, oversampling_of(min(pack.shape[:2]), side))
         self.num_pictures = pack.num_records
-
-    def _sampling(self, epoch: int) -> Sampling:
-        early = self.early
-        side = early.side_px if early and epoch <= early.epochs else self._preprocess.image_size
-        return Sampling(side, self._preprocess.interpolation, oversampling_of(min(self._pack.shape[:2]), side))
 
     def batch(self, places: NDArray[np.int64], epoch: int) -> Tensor:
         x = self.pictures(places, epoch)
@@ -110,7 +97,7 @@ class CanvasSource:
             on_device(affine, self._device),
             on_device(colour, self._device),
             fill=self._fill,
-            sampling=self._sampling(epoch),
+            sampling=self._sampling,
         )
 
 

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from foldertune.data.augment import strength_of
-from foldertune.data.loader import ActivationSource, CanvasSource, EarlySize, PictureSource, SharedSource
+from foldertune.data.loader import ActivationSource, CanvasSource, PictureSource, SharedSource
 from foldertune.data.pictures import pack_canvases
 from foldertune.engines import Engine, LaterEngine, fitting_engine, make_engine
 from foldertune.engines.form import form_of
 from foldertune.errors import InterruptedRunError
-from foldertune.forecast import SETTLED_IN_THE_END, early_epochs
+from foldertune.forecast import SETTLED_IN_THE_END
 from foldertune.models.architecture import shape_of, stage_shape
 from foldertune.records import EpochRecord, Event, Plan, Progress, Split, Work
 from foldertune.run import event
@@ -155,9 +155,7 @@ def _canvas_source(place: Workplace, plan: Plan, course: Course) -> Work[CanvasS
     )
     strength = strength_of(plan["augmentation"], plan["orientation"])
     smaller = preprocess.with_changes(image_size=plan["train_size"])
-    source = CanvasSource(canvases, pictures, smaller, strength=strength, seed=course.seed, device=course.device)
-    source.early = EarlySize(plan["early_size"], early_epochs(plan.values()))
-    return source
+    return CanvasSource(canvases, pictures, smaller, strength=strength, seed=course.seed, device=course.device)
 
 
 def validation_source(place: Workplace, plan: Plan, course: Course) -> Work[Labelled]:
