@@ -114,7 +114,8 @@ def test_train_again_with_other_settings_measures_and_prepares_nothing_again(
 
     foldertune.train(photographs, run=place / "second", **quick)  # now the files are old enough to be known again
     before = entries()
-    again = foldertune.train(photographs, run=place / "third", **{**quick, "learning_rate": 2e-4, "epochs": 1})
+    other = TrainSettings(**quick, learning_rate=2e-4)
+    again = foldertune.train(photographs, run=place / "third", **other)
     assert entries() == before
     assert {name.partition("-")[0] for name in before} == {
         "pictures", "canvases", "features", "head", "looks", "survey", "probe",
