@@ -16,7 +16,13 @@ from foldertune.cache import cache_folder, existing_parent, room_bytes
 from foldertune.errors import MissingError
 
 _MIB = 2**20
-_CONTROL_GROUP = Path("/sys/fs/cgroup")  # version 2, as seen from inside of a container
+_CONTROL_GROUP = Path("/sys/fs/cgroup")  # as seen from inside of a container
+# Where version 2 says something, and where version 1 does: the limit, what is used, and of what; quota and period.
+_MEMORY = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+_QUOTA = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +48,11 @@ class Machine:
 def num_cores() -> int:
     """Cores that this process may use: its affinity, and the share of processor time that a container is given."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (_CONTROL_GROUP / "cpu.max").read_text().split()  # "max 100000" where there is no limit
-        cores = min(cores, math.ceil(int(quota) / int(period)))
+    for names in _QUOTA:
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = " ".join((_CONTROL_GROUP / name).read_text() for name in names).split()
+            if int(quota) > 0:  # without a limit "max", which is no number, or -1
+                cores = min(cores, math.ceil(int(quota) / int(period)))
     return max(1, cores)
 
 
@@ -54,16 +62,17 @@ def memory_mib() -> tuple[float, float]:
 
     memory = psutil.virtual_memory()
     total, free = memory.total / _MIB, memory.available / _MIB
-    with contextlib.suppress(OSError, ValueError):
-        limit = int((_CONTROL_GROUP / "memory.max").read_text()) / _MIB
-        used = int((_CONTROL_GROUP / "memory.current").read_text()) / _MIB
-        total, free = min(total, limit), max(0.0, min(free, limit - used + _given_back_mib()))
+    for names in _MEMORY:
+        with contextlib.suppress(OSError, ValueError):
+            limit, used, facts = ((_CONTROL_GROUP / name).read_text() for name in names)
+            left_mib = (int(limit) - int(used)) / _MIB + _given_back_mib(facts)
+            total, free = min(total, int(limit) / _MIB), max(0.0, min(free, left_mib))
     return total, free
 
 
-def _given_back_mib() -> float:
+def _given_back_mib(facts: str) -> float:
     """What the control group counts as used and the system gives back when asked: files that were read a while ago."""
-    lines = (_CONTROL_GROUP / "memory.stat").read_text().splitlines()
+    lines = facts.splitlines()
     return next((int(line.split()[1]) / _MIB for line in lines if line.startswith("inactive_file ")), 0.0)
 
 

@@ -61,6 +61,25 @@ def test_num_cores_keeps_to_the_quota_of_a_container(
     assert num_cores() == expected
 
 
+@pytest.mark.parametrize(("quota", "expected"), [("-1", 64), ("200000", 2), ("50000", 1), ("", 64)])
+def test_num_cores_keeps_to_the_quota_of_a_container_of_version_1(
+    control_group: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    (control_group / "cpu").mkdir()
+    (control_group / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (control_group / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert num_cores() == expected
+
+
+def test_memory_mib_keeps_to_the_limit_of_version_1(control_group: Path) -> None:
+    (control_group / "memory").mkdir()
+    for name, number in (("limit_in_bytes", 100 * MIB), ("usage_in_bytes", 90 * MIB)):
+        (control_group / "memory" / f"memory.{name}").write_text(f"{number}\n")
+    (control_group / "memory" / "memory.stat").write_text(f"cache 5\ninactive_file {30 * MIB}\ntotal_inactive_file 7\n")
+    assert memory_mib() == (100, 40)
+
+
 def test_memory_mib_without_a_control_group_is_the_machines(control_group: Path) -> None:
     total, free = memory_mib()
     assert 0 < free <= total
