@@ -110,7 +110,10 @@ def opening(
 
 
 def open_model(folder: Path) -> Predictor:
-    """A saved model in float32, as it is measured by `train` and `evaluate`. Raises what `read_saved_model` does."""
+    """A saved model in float32, as it is measured by `train` and `evaluate`: OpenVINO, or PyTorch where that cannot be opened.
+
+    Raises what `read_saved_model` and `open_saved` do.
+    """
     specs = in_turn(Choice("openvino", "float32", "cpu", "as it is measured"), "auto", "float32")
     return finish(_first_that_opens(read_saved_model(folder), specs))
 
