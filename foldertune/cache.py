@@ -102,8 +102,14 @@ def bound_bytes(folder: Path | None = None) -> int:
 
 
 def existing_parent(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that exists."""
-    return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    """The path itself, or the nearest folder above it that exists. Raises MissingError where its whole drive is not there."""
+    found = next((parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists()), None)
+    if found is None:
+        raise MissingError(
+            f"Neither {path} nor any folder above it exists: its drive is not there. Give a place on one that is; the cache's "
+            "is set by FOLDERTUNE_CACHE."
+        )
+    return found
 
 
 def memory_takes(num_bytes: float, free_bytes: float) -> bool:

@@ -26,6 +26,7 @@ from foldertune.cache import (
     bound_bytes,
     cache_folder,
     clear,
+    existing_parent,
     find_contents,
     make_room,
     memory_takes,
@@ -95,6 +96,12 @@ def test_cache_folder_is_what_the_environment_says(tmp_path: Path, monkeypatch: 
 
 
 # ------------------------------------------------------------------------------------------------------------------ bound
+
+
+def test_existing_parent_on_a_drive_that_is_not_there_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(MissingError, match=r"Neither .*cache nor any folder above it exists.*set by FOLDERTUNE_CACHE"):
+        existing_parent(Path("/gone/cache"))
 
 
 @pytest.mark.parametrize(("disk_gib", "expected_gib"), [(1000, 20), (200, 20), (199, 19.9), (50, 5), (0.01, 0.001)])

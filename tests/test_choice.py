@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from foldertune.data.pack import load_pictures
 from foldertune.engines import Engine, open_engine
 from foldertune.errors import MissingError, SettingsError, WorkFailedError
-from foldertune.evaluation import choice, saved_model
+from foldertune.evaluation import answers, choice, judging, predict, saved_model, trials
 from foldertune.evaluation.answers import Answers, calibration_pictures, validation_answers
-from foldertune.evaluation.choice import Choice, Spec, Trial, candidates, choose, measure, pick, read_trials
+from foldertune.evaluation.choice import LAST_RESORT, Choice, candidates, choose, has_driver, pick, trials_of
+from foldertune.evaluation.judging import measure
 from foldertune.evaluation.predict import open_model, opening
 from foldertune.evaluation.saved_model import SavedModel, open_saved, read_saved_model
+from foldertune.evaluation.trials import MOST_MACHINES, Spec, Trial, read_trials, remember
 from foldertune.records import Event, Interval, Progress, finish
+
+FLOAT32, INT8 = Spec("openvino", "float32", "cpu"), Spec("openvino", "int8", "cpu")
 
 
 @pytest.fixture
@@ -34,6 +40,64 @@ def run(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 @pytest.fixture
 def saved(run: Path) -> SavedModel:
     return read_saved_model(run)
+
+
+@pytest.fixture
+def pictures(run: Path, small_run: Path, tmp_path: Path) -> Path:
+    """A copy of the pictures of the small run, which its copy takes for those that it was trained on."""
+    return move_pictures(run, shutil.copytree(small_run.parent / "pictures", tmp_path / "pictures"))
+
+
+def move_pictures(run: Path, folder: Path) -> Path:
+    facts = json.loads((run / "run.json").read_text())
+    facts["dataset"]["folder"] = str(folder)
+    (run / "run.json").write_text(json.dumps(facts))
+    return folder
+
+
+@pytest.fixture
+def next_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From then on only what is written down is remembered."""
+    return lambda: monkeypatch.setattr(trials, "_of_this_process", {})
+
+
+Open = Callable[[Spec], Engine]
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Callable[[Open], list[Spec]]:
+    """Whatever is opened, by trials and for predicting, is what a function gives; returns what was asked for."""
+
+    def take(open_spec: Open) -> list[Spec]:
+        asked: list[Spec] = []
+
+        def opened(_: SavedModel, engine: str, precision: str, *, device: str = "cpu", **__: Any) -> Engine:
+            asked.append(Spec(engine, precision, device))
+            return open_spec(asked[-1])
+
+        for module in (judging, predict):
+            monkeypatch.setattr(module, "open_saved", opened)
+        monkeypatch.setattr(judging, "_TIMED_S", 0)
+        return asked
+
+    return take
+
+
+class Answering:
+    """Answers with a class by the picture's number, which its first two values are."""
+
+    name = "invented"
+
+    def __init__(self, found: list[int]) -> None:
+        self.found = np.array(found)
+
+    def run_all(self, pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        return [self.run(pictures)]
+
+    def run(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        numbers = pictures[:, 0, 0, 0].astype(int) * 256 + pictures[:, 0, 0, 1]
+        logits: NDArray[np.float32] = np.eye(3, dtype=np.float32)[self.found[numbers]]
+        return logits
 
 
 def told(work: Any) -> tuple[Any, list[str]]:
@@ -58,7 +122,7 @@ def trial(precision: str, per_s: float, *, refused: str = "", engine: str = "ope
 
 
 @pytest.mark.parametrize(
-    ("trials", "expected"),
+    ("tried", "expected"),
     [
         ([trial("float32", 20)], "float32"),
         ([trial("int8", 100), trial("bf16", 50), trial("float32", 25)], "int8"),
@@ -68,8 +132,8 @@ def trial(precision: str, per_s: float, *, refused: str = "", engine: str = "ope
         ([trial("int8", 31), trial("bf16", 29), trial("float32", 25)], "int8"),  # held against what is kept
     ],
 )
-def test_pick_takes_what_is_faster_by_a_fifth_from_the_most_exact_on(trials: list[Trial], expected: str) -> None:
-    for order in (trials, trials[::-1]):
+def test_pick_takes_what_is_faster_by_a_fifth_from_the_most_exact_on(tried: list[Trial], expected: str) -> None:
+    for order in (tried, tried[::-1]):
         assert pick(order).precision == expected
 
 
@@ -90,12 +154,31 @@ def test_pick_of_refused_ones_alone_says_why_each_is_refused() -> None:
 # How it is judged
 
 
-def judged(found: list[int], float32: list[int], labels: list[int]) -> Trial:
-    answers = Answers(np.zeros((len(labels), 1, 1, 3), np.uint8), np.array(labels), np.array(float32))
-    return choice._compared(trial("int8", 100), np.array(found), answers)
+Judge = Callable[[list[int], list[int], list[int]], Trial]
 
 
-def test_compared_of_equal_answers_is_accepted_with_an_interval_around_no_loss() -> None:
+@pytest.fixture
+def judged(saved: SavedModel, engines: Callable[[Open], list[Spec]], monkeypatch: pytest.MonkeyPatch) -> Judge:
+    """The trial of an int8 engine that answers `found`, on pictures whose answers in float32 and labels are given."""
+
+    def judge(found: list[int], float32: list[int], labels: list[int]) -> Trial:
+        numbers = np.arange(len(labels))
+        numbered = np.stack([numbers // 256, numbers % 256, numbers % 256], 1).astype(np.uint8)[:, None, None]
+
+        def stored(_: SavedModel, size: int) -> Iterator[Answers]:
+            for start in range(0, len(labels), size):
+                part = slice(start, start + size)
+                yield Answers(numbered[part], np.array(labels[part]), np.array(float32[part]))
+
+        monkeypatch.setattr(judging, "validation_answers", stored)
+        engines(lambda _: Answering(found))
+        (trial,) = finish(measure(replace(saved, golden=None), [Spec("openvino", "int8", "cpu")]))
+        return trial
+
+    return judge
+
+
+def test_measure_of_equal_answers_is_accepted_with_an_interval_around_no_loss(judged: Judge) -> None:
     found = judged([0, 1] * 100, [0, 1] * 100, [0, 1] * 100)
     assert (found.agreement, found.refused, found.num_judged) == (1.0, "", 200)
     loss = found.accuracy_loss
@@ -104,7 +187,7 @@ def test_compared_of_equal_answers_is_accepted_with_an_interval_around_no_loss()
     assert -0.02 < loss.low < 0 < loss.high < 0.02
 
 
-def test_compared_of_answers_that_differ_too_often_is_refused_though_accuracy_is_the_same() -> None:
+def test_measure_of_answers_that_differ_too_often_is_refused_though_accuracy_is_the_same(judged: Judge) -> None:
     float32, labels = [0] * 200, [0] * 190 + [1] * 10
     found = judged([0] * 185 + [1] * 5 + [1] * 5 + [0] * 5, float32, labels)
     assert found.agreement == 0.95
@@ -113,7 +196,7 @@ def test_compared_of_answers_that_differ_too_often_is_refused_though_accuracy_is
     assert found.refused == "95.0% of 200 validation pictures are answered as in float32, 98% is the least"
 
 
-def test_compared_of_answers_that_surely_cost_accuracy_is_refused_though_they_agree() -> None:
+def test_measure_of_answers_that_surely_cost_accuracy_is_refused_though_they_agree(judged: Judge) -> None:
     labels = [0] * 4000
     found = judged([1] * 60 + [0] * 3940, labels, labels)
     assert found.agreement == 0.985
@@ -147,20 +230,25 @@ def test_choose_without_time_to_measure_takes_the_most_exact_and_says_how_to_mea
     assert read_trials(saved) == ()
 
 
+EITHER = {("onnxruntime", "float32"), ("onnxruntime", "int8")}
+
+
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("asked", "expected", "tried"),
     [
-        ({"engine": "onnxruntime"}, {("onnxruntime", "float32"), ("onnxruntime", "int8")}),
-        ({"precision": "int8"}, {("openvino", "int8")}),
-        ({"engine": "torch", "precision": "float32"}, {("torch", "float32")}),
+        ({"engine": "onnxruntime"}, EITHER, EITHER),
+        ({"precision": "int8"}, {("openvino", "int8")}, {("openvino", "int8")}),
+        ({"precision": "float32"}, {("openvino", "float32")}, set()),  # there is nothing to choose from
+        ({"engine": "torch", "precision": "float32"}, {("torch", "float32")}, set()),
+        ({"engine": "openvino", "precision": "int8"}, {("openvino", "int8")}, {("openvino", "int8")}),
     ],
 )
 def test_choose_tries_only_what_fits_what_was_asked(
-    saved: SavedModel, asked: dict[str, str], expected: set[tuple[str, str]]
+    saved: SavedModel, asked: dict[str, str], expected: set[tuple[str, str]], tried: set[tuple[str, str]]
 ) -> None:
     found, _ = told(choose(saved, engine=asked.get("engine", "auto"), precision=asked.get("precision", "auto")))
     assert (found.engine, found.precision) in expected
-    assert {(each.engine, each.precision) for each in found.trials} <= expected
+    assert {(each.engine, each.precision) for each in found.trials} == tried
 
 
 def test_choose_on_another_machine_or_with_other_versions_tries_again(
@@ -168,18 +256,15 @@ def test_choose_on_another_machine_or_with_other_versions_tries_again(
 ) -> None:
     finish(measure(saved, [Spec("openvino", "float32", "cpu")]))
     assert len(read_trials(saved)) == 1
-    monkeypatch.setattr(choice, "num_cores", lambda: 99)
+    monkeypatch.setattr(trials, "num_cores", lambda: 99)
     assert read_trials(saved) == ()
 
 
 def test_choose_of_int8_that_was_refused_is_obeyed_with_a_warning(saved: SavedModel) -> None:
-    finish(measure(saved, [Spec("openvino", "int8", "cpu")]))
-    stored = saved.shelf.read_trials()
-    stored["trials"][0] |= {"refused": "it is wrong", "agreement": 0.5}
-    saved.shelf.write_trials(stored)
+    remember(saved, Trial("openvino", "int8", agreement=0.5, refused="it is wrong"), judged=True)
     found, texts = told(choose(saved, engine="openvino", precision="int8"))
     assert (found.engine, found.precision) == ("openvino", "int8")
-    assert texts == ["openvino int8 is used because it was asked for: it is wrong."]
+    assert texts == ["openvino int8 was asked for; by itself it would not be taken: it is wrong."]
 
 
 def test_measure_of_an_engine_that_breaks_tells_why_and_goes_on(
@@ -194,34 +279,227 @@ def test_measure_of_an_engine_that_breaks_tells_why_and_goes_on(
 
     monkeypatch.setattr(saved_model, "open_engine", opened)
     specs = [Spec("onnxruntime", "float32", "cpu"), Spec("openvino", "float32", "cpu")]
-    broken, good = finish(measure(saved, specs))
+    found = {trial.engine: trial for trial in finish(measure(saved, specs))}
+    broken, good = found["onnxruntime"], found["openvino"]
     assert broken.refused.endswith("illegal instruction at 0x0.")
     assert good.refused == ""
     assert pick([broken, good]).engine == "openvino"
 
 
-def test_measure_without_the_pictures_of_the_run_refuses_int8_and_says_why(saved: SavedModel, run: Path) -> None:
-    facts = json.loads((run / "run.json").read_text())
-    facts["dataset"]["folder"] = str(run / "gone")
-    (run / "run.json").write_text(json.dumps(facts))
-    assert validation_answers(saved) is None
+@pytest.mark.parametrize("failure", [MemoryError(), MissingError("The folder is away."), OSError(28, "No space left")])
+def test_measure_that_cannot_judge_is_remembered_by_this_process_alone(
+    saved: SavedModel, engines: Callable[[Open], list[Spec]], next_process: Callable[[], None], failure: Exception
+) -> None:
+    def opened(spec: Spec) -> Engine:
+        raise failure
+
+    asked = engines(opened)
+    for _ in range(2):
+        _, texts = told(choose(saved, engine="openvino", precision="int8"))
+        reason = str(failure).rstrip(".") or "MemoryError"
+        assert texts[-1] == f"openvino int8 was asked for; by itself it would not be taken: {reason}."
+    assert len(asked) == 1
+    next_process()
+    assert read_trials(saved) == ()
+    finish(choose(saved, engine="openvino", precision="int8"))
+    assert len(asked) == 2
+
+
+def test_measure_with_a_wrong_setting_raises_and_refuses_no_engine(
+    saved: SavedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOLDERTUNE_CACHE_GIB", "much")
+    with pytest.raises(SettingsError, match="FOLDERTUNE_CACHE_GIB is 'much'"):
+        finish(measure(saved, [Spec("openvino", "float32", "cpu")]))
+    assert read_trials(saved) == ()
+
+
+def test_choose_where_the_cache_takes_nothing_tries_once_in_a_process_and_takes_the_fastest(
+    saved: SavedModel, engines: Callable[[Open], list[Spec]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(saved.shelf), "write_trials", lambda *_: None)
+    seconds = iter([0.5, 0.5, 0.001, 0.001])
+    monkeypatch.setattr(judging, "_median_s", lambda _: next(seconds))
+    monkeypatch.setattr(judging, "_judged", lambda trial, *_: trial)
+    monkeypatch.setattr(choice, "candidates", lambda **_: [FLOAT32, INT8])
+    asked = engines(lambda _: Answering([0]))
+    for _ in range(2):
+        found = finish(choose(saved))
+        assert (found.precision, len(found.trials)) == ("int8", 2)
+    assert asked == [FLOAT32, INT8]
+
+
+def test_choose_where_all_else_is_refused_takes_the_reference_and_speed_says_so(
+    saved: SavedModel, engines: Callable[[Open], list[Spec]]
+) -> None:
+    exact = make_reference(saved)
+
+    def opened(spec: Spec) -> Engine:
+        if spec.engine == "openvino":
+            raise RuntimeError("illegal instruction")
+        return exact
+
+    asked = engines(opened)
+    found = finish(choose(saved))
+    assert found.spec == LAST_RESORT
+    assert LAST_RESORT not in asked, "nothing is left to compare it with"
+    assert found.reason.startswith("the only one that fits; refused: openvino float32, ")
+    assert finish(choose(saved, may_measure=False)).spec == LAST_RESORT
+    found = finish(trials_of(saved))
+    assert found.spec == LAST_RESORT
+    assert "answers as in float32; refused: openvino float32, " in found.reason
+    assert {trial.spec: trial.refused for trial in found.trials} == {
+        **dict.fromkeys(candidates(), "illegal instruction"),
+        LAST_RESORT: "",
+    }
+    with pytest.raises(SettingsError, match=r"No engine that fits may be used \(openvino .*illegal instruction"):
+        finish(choose(saved, engine="openvino"))
+
+
+def make_reference(saved: SavedModel) -> Engine:
+    """PyTorch in float32."""
+    return open_saved(saved, *LAST_RESORT[:2])
+
+
+def test_speed_where_even_the_reference_fails_says_what_was_refused(
+    saved: SavedModel, engines: Callable[[Open], list[Spec]]
+) -> None:
+    def opened(spec: Spec) -> Engine:
+        raise RuntimeError(f"no {spec.engine} here")
+
+    engines(opened)
     with pytest.raises(
-        MissingError, match=r"the run's training pictures, and they cannot be read.*Take --precision float32"
+        SettingsError, match=r"\(openvino float32: no openvino here; .*torch float32: no torch here\)\. Name --engine"
     ):
-        calibration_pictures(saved)
-    exact, eight = finish(measure(saved, [Spec("openvino", "float32", "cpu"), Spec("openvino", "int8", "cpu")]))
-    assert exact.refused == ""
-    assert "int8 is calibrated on the run's training pictures" in eight.refused
-    assert finish(choose(saved, precision="float32")).precision == "float32"
+        finish(trials_of(saved))
 
 
-def test_restored_trials_keep_their_intervals(saved: SavedModel) -> None:
-    loss = Interval(0.01, -0.01, 0.02)
-    choice._remember(saved, Trial("openvino", "int8", accuracy_loss=loss, refused="so"))
-    assert read_trials(saved) == (Trial("openvino", "int8", accuracy_loss=loss, refused="so"),)
+def test_choose_without_time_to_measure_takes_nothing_that_nobody_judged(saved: SavedModel) -> None:
+    remember(saved, Trial(*FLOAT32, refused="it is wrong"), judged=True)
+    assert finish(choose(saved, may_measure=False)).spec == LAST_RESORT
+    assert finish(choose(saved, precision="int8", may_measure=False)).spec == INT8
 
 
-# Opened, and checked when opened
+def test_choose_takes_from_all_that_was_tried_as_speed_does_but_compiles_only_when_asked(saved: SavedModel) -> None:
+    for spec in candidates():
+        remember(saved, Trial(*spec, pictures_per_s=20), judged=True)
+    remember(saved, Trial("onnxruntime", "float32", pictures_per_s=30), judged=True)
+    remember(saved, Trial("compiled", "float32", pictures_per_s=40), judged=True)
+    assert finish(choose(saved)).engine == "onnxruntime"
+    assert finish(choose(saved, precision="float32")).engine == "onnxruntime"
+    assert finish(choose(saved, engine="compiled")).engine == "compiled"
+
+
+def test_remember_keeps_machines_that_share_a_folder_apart_and_forgets_the_oldest(
+    saved: SavedModel, next_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_machine(number: int) -> None:
+        next_process()
+        monkeypatch.setattr(trials, "num_cores", lambda: number)
+
+    for number in range(MOST_MACHINES + 1):
+        on_machine(number)
+        remember(saved, Trial("openvino", "float32", pictures_per_s=number), judged=True)
+        remember(saved, Trial("openvino", "int8", pictures_per_s=number), judged=True)
+    for number in range(MOST_MACHINES + 1):
+        on_machine(number)
+        assert [trial.pictures_per_s for trial in read_trials(saved)] == [number] * 2 * (number > 0)
+
+
+@pytest.mark.parametrize("content", [{"machines": 3}, {"machines": {"KEY": 3}}, {"machines": {"KEY": [{"engine": 1}]}}])
+def test_read_trials_of_something_else_is_nothing(
+    saved: SavedModel, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(trials, "_machine", lambda: "KEY")
+    saved.shelf.write_trials(content)
+    assert read_trials(saved) == ()
+
+
+def test_restored_trials_keep_their_intervals(saved: SavedModel, next_process: Callable[[], None]) -> None:
+    found = Trial("openvino", "int8", accuracy_loss=Interval(0.01, -0.01, 0.02), refused="so")
+    remember(saved, found, judged=True)
+    next_process()
+    assert read_trials(saved) == (found,)
+
+
+@pytest.mark.parametrize(
+    ("system", "files", "programs", "expected"),
+    [
+        ("linux", [], [], False),
+        ("linux", ["/proc/driver/nvidia"], [], True),
+        ("linux", ["/dev/dxg"], [], True),  # Linux inside of Windows
+        ("linux", [], ["nvidia-smi"], False),
+        ("darwin", [], [], False),
+        ("win32", [], [], False),
+        ("win32", [], ["nvidia-smi"], True),
+        ("win32", [], ["nvcuda"], True),
+        ("win32", ["/proc/driver/nvidia"], [], False),
+    ],
+)
+def test_has_driver_finds_what_each_system_shows(
+    monkeypatch: pytest.MonkeyPatch, system: str, files: list[str], programs: list[str], expected: bool
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: path.as_posix() in files)
+    for place in ("shutil.which", "ctypes.util.find_library"):
+        monkeypatch.setattr(place, lambda name: name if name in programs else None)
+    assert has_driver(system) is expected
+
+
+# What it is judged by
+
+
+def test_measure_of_float32_reads_no_picture(saved: SavedModel, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "load_pictures", lambda *_, **__: pytest.fail("a picture was read"))
+    (found,) = finish(measure(saved, [FLOAT32]))
+    assert (found.refused, found.agreement) == ("", 1.0)
+
+
+def test_validation_answers_come_in_batches_and_a_few_are_held(
+    saved: SavedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = list(validation_answers(saved, 1000))
+    assert len(every) == 1
+    whole, (num_pictures, *shape) = every[0], every[0].pictures.shape
+    assert shape == [32, 32, 3]
+    parts = list(validation_answers(saved, 2))
+    assert [len(part.labels) for part in parts] == [2] * (num_pictures // 2) + [1] * (num_pictures % 2)
+    for place in range(3):
+        np.testing.assert_array_equal(np.concatenate([part[place] for part in parts]), whole[place])
+    decoded = []
+
+    def counted(*given: Any, **named: Any) -> Any:
+        decoded.append(given)
+        return load_pictures(*given, **named)
+
+    monkeypatch.setattr(answers, "load_pictures", counted)
+    monkeypatch.setattr(answers, "num_cores", lambda: 0)
+    next(validation_answers(saved, 2))
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_pictures_that_are_gone_are_left_out_while_half_are_there(
+    saved: SavedModel, run: Path, pictures: Path, split: str
+) -> None:
+    def num_found() -> int:
+        if split == "train":
+            return len(calibration_pictures(saved))
+        return sum(len(batch.labels) for batch in validation_answers(saved, 8))
+
+    rows = [line.split(",") for line in (run / "dataset.csv").read_text().splitlines()[1:]]
+    chosen = [pictures / row[1] for row in rows if row[3] == split]
+    assert num_found() == len(chosen)
+    for path in chosen[: len(chosen) // 2]:
+        path.unlink()
+    assert num_found() == len(chosen) - len(chosen) // 2
+    chosen[-1].write_bytes(chosen[-2].read_bytes())
+    if len(chosen) % 2:
+        chosen[-2].unlink()
+    with pytest.raises(
+        MissingError,
+        match=rf"cannot be read: {rows[0][1].split('/')[0]}/.*the file is not there. Put it back.*Take --precision float32",
+    ):
+        num_found()
 
 
 def damage_truncate(path: Path) -> None:
@@ -232,6 +510,64 @@ def damage_zeros(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 4 : 3 * len(content) // 4] = bytes(len(content) // 2)
     path.write_bytes(bytes(content))
+
+
+def damage_rows(path: Path) -> None:
+    stored = dict(np.load(path))
+    np.savez(path, rows=stored["rows"], probabilities=stored["probabilities"][:1])
+
+
+def damage_text(path: Path) -> None:
+    path.write_text("text")
+
+
+def damage_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_zeros, damage_empty, damage_text, damage_rows, Path.unlink])
+def test_validation_answers_of_damaged_predictions_say_which_file(
+    saved: SavedModel, run: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(run / "predictions.npz")
+    with pytest.raises(
+        MissingError, match=r"they cannot be read: .*predictions\.npz is damaged or missing.*Take --precision float32"
+    ):
+        list(validation_answers(saved, 8))
+
+
+def test_measure_without_the_pictures_of_the_run_refuses_int8_and_says_why(
+    saved: SavedModel, run: Path, next_process: Callable[[], None]
+) -> None:
+    folder = move_pictures(run, run / "gone")
+    exact, eight = finish(measure(saved, [FLOAT32, INT8]))
+    assert exact.refused == ""
+    assert "int8 is calibrated on the run's training pictures, and they cannot be read: " in eight.refused
+    assert f"since {folder} was looked at" in eight.refused
+    assert eight.refused.endswith("Take --precision float32.")
+    next_process()
+    assert read_trials(saved) == (exact,), "the pictures may come back"
+
+
+def test_measure_without_pictures_to_judge_by_refuses_int8_and_takes_bf16_that_is_golden(
+    saved: SavedModel, run: Path, engines: Callable[[Open], list[Spec]]
+) -> None:
+    exact = make_reference(saved)
+    engines(lambda _: exact)
+    move_pictures(run, run / "gone")
+    half, eight = finish(measure(saved, [Spec("openvino", "bf16", "cpu"), INT8]))
+    assert (half.refused, half.agreement) == ("", 1.0)
+    assert eight.refused.startswith(
+        "What is less exact than float32 is judged by the run's validation pictures, and they cannot be read: "
+    )
+    for path in ("run.json", "dataset.csv"):
+        (run / path).unlink()
+    half, eight = finish(measure(replace(saved, golden=None), [Spec("openvino", "bf16", "cpu"), INT8]))
+    for trial in (half, eight):
+        assert "run.json is missing" in trial.refused
+
+
+# Opened, and checked when opened
 
 
 def damage_other_network(path: Path) -> None:
@@ -316,32 +652,47 @@ def test_open_saved_of_an_engine_that_answers_otherwise_is_refused(
         open_saved(saved, "openvino", "float32")
 
 
-def test_opening_by_itself_falls_back_to_float32_where_the_chosen_engine_fails(
-    run: Path, monkeypatch: pytest.MonkeyPatch
+def test_opening_by_itself_falls_back_to_float32_and_then_to_the_reference(
+    run: Path, saved: SavedModel, engines: Callable[[Open], list[Spec]]
 ) -> None:
-    from foldertune.evaluation import predict
+    for spec in candidates():
+        remember(saved, Trial(*spec, pictures_per_s=100 if spec == INT8 else 10), judged=True)
+    exact, broken = make_reference(saved), [INT8]
 
-    finish(choose(read_saved_model(run)))
-    real = open_saved
+    def opened(spec: Spec) -> Engine:
+        if spec in broken:
+            raise WorkFailedError(f"The engine {spec.name} is wrong.")
+        return exact
 
-    def opened(saved: SavedModel, engine: str, precision: str, **options: Any) -> Engine:
-        if precision == "int8":
-            raise WorkFailedError("The engine is wrong.")
-        return real(saved, engine, precision, **options)
-
-    chosen = Choice("openvino", "int8", "cpu", "fastest")
-
-    def chooses(*_: Any, **__: Any) -> Any:
-        yield Progress("engines", 1, 1)
-        return chosen
-
-    monkeypatch.setattr(predict, "open_saved", opened)
-    monkeypatch.setattr(predict, "choose", chooses)
+    asked = engines(opened)
     predictor, texts = told(opening(run))
     assert predictor.classes == ("blue", "green", "red")
-    assert texts[-1] == "The engine is wrong. OpenVINO in float32 answers instead."
-    with pytest.raises(WorkFailedError, match="The engine is wrong"):
-        finish(opening(run, engine="openvino", precision="int8"))
+    assert texts[-1] == "The engine openvino int8 is wrong. openvino float32 answers instead."
+    for engine in ("auto", "openvino"):
+        with pytest.raises(WorkFailedError, match="The engine openvino int8 is wrong"):
+            finish(opening(run, engine=engine, precision="int8"))
+    broken.append(FLOAT32)
+    asked.clear()
+    predictor, texts = told(opening(run))
+    assert texts[-1] == "The engine openvino float32 is wrong. torch float32 answers instead."
+    assert asked == [INT8, FLOAT32, LAST_RESORT]
+    assert open_model(run).engine is exact
+    broken.append(LAST_RESORT)
+    with pytest.raises(WorkFailedError, match="The engine torch float32 is wrong"):
+        finish(opening(run))
+
+
+def test_opening_of_int8_that_is_gone_while_the_pictures_are_away_answers_in_float32(
+    run: Path, saved: SavedModel, next_process: Callable[[], None]
+) -> None:
+    for spec in candidates():
+        remember(saved, Trial(*spec, pictures_per_s=100 if spec == INT8 else 10), judged=True)
+    next_process()
+    move_pictures(run, run / "gone")
+    predictor, texts = told(opening(run))
+    assert predictor.engine.name == "openvino"
+    assert "int8 is calibrated on the run's training pictures, and they cannot be read" in texts[-1]
+    assert texts[-1].endswith("openvino float32 answers instead.")
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,23 @@ def test_predict_goes_on_past_a_folder_that_cannot_be_read(
     assert [bool(answer.error) for answer in answers] == [False, True, False]
 
 
+def test_predict_goes_on_past_a_path_that_cannot_even_be_looked_at(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, ["1.png", "2.png"])
+    closed, long, real = tmp_path / "closed" / "3.png", tmp_path / ("n" * 300 + ".png"), os.stat
+
+    def stat(path: Any, *given: Any, **named: Any) -> os.stat_result:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *given, **named)
+
+    monkeypatch.setattr(os, "stat", stat)
+    answers = list(predictor.predict(picture_files([tmp_path / "1.png", closed, long, tmp_path / "2.png"])))
+    assert [bool(answer.error) for answer in answers] == [False, True, True, False]
+    assert answers[2].error == "cannot be read: File name too long"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_picture_files_do_not_follow_a_link_to_a_folder(tmp_path: Path) -> None:
     put(tmp_path, ["in/1.png", "out/2.png"])

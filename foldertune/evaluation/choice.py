@@ -1,73 +1,32 @@
-"""Which engine answers for a model on this machine: each is tried once, judged, and remembered.
+"""Which engine answers for a model on this machine: the fastest of those that were tried and found good enough.
 
-An engine in float32 is held against the golden answers. What is less exact is also held against float32 on the run's
-validation pictures: it is refused when it surely costs more than half a point of accuracy, or answers otherwise too often.
+Where none is, PyTorch in float32 on the processor answers: what all others are held against.
 """
 
 from __future__ import annotations
 
+import ctypes.util
 import platform
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+import shutil
+import sys
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from foldertune.engines import ENGINES, EXACTNESS, Engine, refuse_impossible
-from foldertune.errors import FoldertuneError, SettingsError
-from foldertune.evaluation.answers import Answers, calibrated_on, validation_answers
-from foldertune.evaluation.golden import TOLERANCE, parity
-from foldertune.evaluation.metrics import paired_share_difference
-from foldertune.evaluation.saved_model import SavedModel, open_saved
-from foldertune.machine import cpu_has_bf16, num_cores, processor_name
-from foldertune.records import Event, Interval, Progress
+from foldertune.engines import ENGINES, EXACTNESS, refuse_impossible
+from foldertune.errors import SettingsError
+from foldertune.evaluation.judging import measure
+from foldertune.evaluation.saved_model import SavedModel
+from foldertune.evaluation.trials import Spec, Trial, read_trials
+from foldertune.machine import cpu_has_bf16
+from foldertune.records import Event, Progress
 from foldertune.run import event
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-LEAST_AGREEMENT = 0.98  # of top-1 answers with float32
-MOST_LOSS = 0.005  # of accuracy: half a point, which even the better end of the interval must not exceed
+LAST_RESORT = Spec("torch", "float32", "cpu")
 _WORTH = 1.2  # a less exact engine must be so many times as fast
-_BATCH = 8
-_TIMED_S = 0.6
+# Where a driver shows itself: the second is WSL's, which has no /proc/driver.
+_DRIVER_FILES = ("/proc/driver/nvidia", "/dev/dxg")
 Choosing = Generator[Progress | Event, None, "Choice"]
-
-
-class Spec(NamedTuple):
-    """What can be tried."""
-
-    engine: str
-    precision: str
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What was found about one engine. refused: why it is not chosen by itself; empty where it may be.
-
-    pictures_per_s: in batches of 8.   latency_ms: of one picture, without decoding.   difference: of golden logits, over the
-    largest.   agreement: share of validation pictures (else golden ones) answered as in float32.
-    accuracy_loss: on validation, float32 less this, with its 95 % interval; None where nothing less exact is judged.
-    """
-
-    engine: str
-    precision: str
-    device: str = "cpu"
-    pictures_per_s: float = 0.0
-    latency_ms: float = 0.0
-    difference: float | None = None
-    agreement: float | None = None
-    num_judged: int = 0
-    accuracy_loss: Interval | None = None
-    refused: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.engine} {self.precision}" + (f" on {self.device}" if self.device != "cpu" else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,42 +39,61 @@ class Choice:
     reason: str
     trials: tuple[Trial, ...] = ()
 
+    @property
+    def spec(self) -> Spec:
+        return Spec(self.engine, self.precision, self.device)
+
 
 def choose(saved: SavedModel, *, engine: str = "auto", precision: str = "auto", may_measure: bool = True) -> Choosing:
     """The fastest engine that is good enough, among those that fit what was asked; an engine and a precision asked for are taken.
 
-    What was tried before is remembered; with may_measure the rest is tried now, which takes up to a minute.
-    Raises SettingsError for what does not exist, MissingError for what this machine lacks.
+    What was tried before is remembered, also what is not likely to be the fastest. With may_measure the likely ones that
+    are left are tried now, which takes up to a minute; without, float32 answers untried.
+    Raises SettingsError for what does not exist or where all that fits is refused, MissingError for what this machine lacks.
     """
     if "auto" not in (engine, precision):
         refuse_impossible(engine, precision, device=device_of(engine))
         return (yield from _as_asked(saved, engine, precision))
-    wanted = [spec for spec in candidates() if _fits(spec, engine, precision)] or _asked(engine, precision)
     trials = read_trials(saved)
-    missing = [spec for spec in wanted if not any(_is(trial, spec) for trial in trials)]
-    if missing and may_measure:
-        trials = yield from measure(saved, missing)
-        missing = []
-    fitting = [trial for spec in wanted for trial in trials if _is(trial, spec)]
-    if missing or not fitting:
-        return _unmeasured(wanted, trials)
-    return pick(fitting, all_trials=trials)
+    for specs in (_likely(engine, precision), _last_resort(engine, precision)):
+        refused = {trial.spec for trial in trials if trial.refused}
+        left = sorted((spec for spec in specs if spec not in refused), key=_inexactness)
+        unknown = [spec for spec in left if spec not in {trial.spec for trial in trials}]
+        alone = [spec.precision for spec in left] == ["float32"]  # nothing to judge, nothing to compare it with
+        if unknown and (alone or not may_measure) and left[0].precision in ("float32", precision):
+            why = "the only one that fits" if alone else "not measured here yet: `foldertune speed` does it"
+            return Choice(*left[0], why + _refusals(_fitting(trials, engine, precision)), trials)
+        if unknown and may_measure:
+            trials = yield from measure(saved, unknown)
+        if not all(trial.refused for trial in _fitting(trials, engine, precision)):
+            break
+    return pick(_fitting(trials, engine, precision), all_trials=trials)
+
+
+def trials_of(saved: SavedModel, *, every: bool = False) -> Choosing:
+    """Try everything now, whatever is remembered; `every`: also what is not likely to be the fastest."""
+    specs = candidates(every=every)
+    trials = yield from measure(saved, specs)
+    if all(trial.refused for trial in trials if trial.spec in specs):
+        yield from measure(saved, _last_resort("auto", "auto"))
+    return (yield from choose(saved))
 
 
 def pick(fitting: list[Trial], *, all_trials: tuple[Trial, ...] = ()) -> Choice:
-    """From the most exact on, whatever is faster by enough. Refused ones are taken only where nothing else is left."""
+    """From the most exact on, whatever is faster by enough. Raises SettingsError with the reasons where all are refused."""
     accepted = [trial for trial in fitting if not trial.refused]
     if not accepted:
-        reasons = "; ".join(f"{trial.name}: {trial.refused}" for trial in fitting)
+        reasons = "; ".join(f"{trial.name}: {trial.refused.rstrip('.')}" for trial in fitting)
         raise SettingsError(
-            f"No engine that fits may be used ({reasons}). Name --engine and --precision to use one nevertheless."
+            f"No engine that fits may be used ({reasons or 'none was tried'}). Name --engine and --precision to use one "
+            "nevertheless."
         )
-    accepted.sort(key=lambda trial: (EXACTNESS.index(trial.precision), -trial.pictures_per_s))
+    accepted.sort(key=lambda trial: (_inexactness(trial.spec), -trial.pictures_per_s))
     best = accepted[0]
     for trial in accepted[1:]:
         if trial.pictures_per_s > _WORTH * best.pictures_per_s:
             best = trial
-    return Choice(best.engine, best.precision, best.device, _reason(best, accepted), all_trials)
+    return Choice(*best.spec, _reason(best, accepted) + _refusals(fitting), all_trials)
 
 
 def _reason(best: Trial, accepted: list[Trial]) -> str:
@@ -128,87 +106,30 @@ def _reason(best: Trial, accepted: list[Trial]) -> str:
     return told
 
 
-def measure(saved: SavedModel, specs: list[Spec]) -> Generator[Progress | Event, None, tuple[Trial, ...]]:
-    """Try each (engine, precision, device) now and remember what was found, beside what was known."""
-    answers = validation_answers(saved)
-    for number, (engine, precision, device) in enumerate(specs):
-        yield Progress("engines", number, len(specs))
-        if precision == "int8" and not saved.shelf.find(f"int8-{engine}"):
-            yield event("note", text=f"Preparing int8 for {engine}, once: calibrated on training pictures")
-        trial = Trial(engine, precision, device)
-        try:
-            trial = _tried(trial, saved, answers)
-        except Exception as error:  # one that cannot run here is told of and left out, whatever it raises
-            trial = replace(trial, refused=" ".join(str(error).split())[:300] or type(error).__name__)
-        _remember(saved, trial)
-    yield Progress("engines", len(specs), len(specs))
-    return read_trials(saved)
+def _refusals(trials: Iterable[Trial]) -> str:
+    names = ", ".join(trial.name for trial in trials if trial.refused)
+    return f"; refused: {names}" if names else ""
 
 
-def _tried(trial: Trial, saved: SavedModel, answers: Answers | None) -> Trial:
-    calibration = calibrated_on(saved)
-    engine = open_saved(saved, trial.engine, trial.precision, device=trial.device, calibration=calibration)
-    trial = _judged(trial, engine, saved, answers)
-    side = saved.preprocess.image_size
-    blank = np.zeros((_BATCH, side, side, 3), np.uint8)
-    pictures = saved.golden.pictures[:_BATCH] if saved.golden is not None else blank
-    per_s = len(pictures) / _median_s(lambda: engine.run(pictures))
-    return replace(trial, pictures_per_s=per_s, latency_ms=1000 * _median_s(lambda: engine.run(pictures[:1])))
-
-
-def _judged(trial: Trial, engine: Engine, saved: SavedModel, answers: Answers | None) -> Trial:
-    """The trial with how exact the engine is, and with the reason where that is not enough."""
-    if saved.golden is not None:
-        found = parity(engine, saved.golden)
-        trial = replace(
-            trial, difference=found.difference, agreement=found.agreement, num_judged=len(saved.golden.logits)
-        )
-        if not found.difference <= TOLERANCE[trial.precision]:
-            return replace(trial, refused=f"golden logits differ by {found.difference:.2g} of the largest")
-    if trial.precision == "float32":
-        return trial
-    if answers is None:
-        if saved.golden is None:
-            return replace(
-                trial, refused="there is nothing to judge it by: the run has no golden answers and no pictures"
-            )
-        if trial.precision == "int8" or trial.agreement != 1.0:
-            return replace(trial, refused="the run's validation pictures are not here to judge it by")
-        return trial
-    found_answers = np.concatenate([engine.run(batch).argmax(1) for batch in answers.batches(_BATCH)])
-    return _compared(trial, found_answers, answers)
-
-
-def _compared(trial: Trial, found: NDArray[np.int64], answers: Answers) -> Trial:
-    agreement = float((found == answers.float32).mean())
-    right, was_right = found == answers.labels, answers.float32 == answers.labels
-    loss = paired_share_difference(int((was_right & ~right).sum()), int((right & ~was_right).sum()), len(found))
-    refused = ""
-    if agreement < LEAST_AGREEMENT:
-        refused = f"{agreement:.1%} of {len(found):,} validation pictures are answered as in float32, {LEAST_AGREEMENT:.0%} is the least"
-    elif loss.low > MOST_LOSS:
-        refused = (
-            f"it costs at least {100 * loss.low:.1f} points of accuracy on validation, {100 * MOST_LOSS:g} is the most"
-        )
-    return replace(trial, agreement=agreement, num_judged=len(found), accuracy_loss=loss, refused=refused)
+def in_turn(chosen: Choice, engine: str, precision: str) -> list[Spec]:
+    """What was chosen, and what stands in where it cannot be opened: float32 that fits what was asked and is not refused."""
+    exact = [Spec(name, "float32", device_of(name)) for name in (chosen.engine, "openvino")]
+    stand_ins = [spec for spec in exact if _fits(spec, engine, precision)] + _last_resort(engine, precision)
+    refused = {trial.spec for trial in chosen.trials if trial.refused}
+    return list(dict.fromkeys([chosen.spec, *(spec for spec in stand_ins if spec not in refused)]))
 
 
 def _as_asked(saved: SavedModel, engine: str, precision: str) -> Choosing:
     """Both were named. What may cost accuracy is judged once nevertheless, so that a warning can be given."""
     spec = Spec(engine, precision, device_of(engine))
     trials = read_trials(saved)
-    if precision == "int8" and not any(_is(trial, spec) for trial in trials):
+    if precision == "int8" and spec not in {trial.spec for trial in trials}:
         trials = yield from measure(saved, [spec])
-    trial = next((trial for trial in trials if _is(trial, spec)), None)
-    if trial and trial.refused and trial.agreement is not None:
-        yield event("warning", text=f"{trial.name} is used because it was asked for: {trial.refused}.")
-    return Choice(engine, precision, spec.device, "asked for", trials)
-
-
-def _unmeasured(wanted: list[Spec], trials: tuple[Trial, ...]) -> Choice:
-    """The most exact of what fits, while nobody has measured."""
-    engine, precision, device = min(wanted, key=lambda spec: EXACTNESS.index(spec.precision))
-    return Choice(engine, precision, device, "not measured here yet: `foldertune speed` does it", trials)
+    for trial in trials:
+        if trial.spec == spec and trial.refused:
+            text = f"{spec.name} was asked for; by itself it would not be taken: {trial.refused.rstrip('.')}."
+            yield event("warning", text=text)
+    return Choice(*spec, "asked for", trials)
 
 
 # ------------------------------------------------------------------------------------------------------------- what there is
@@ -241,86 +162,44 @@ def candidates(*, every: bool = False) -> list[Spec]:
 
 def device_of(engine: str) -> str:
     """Where an engine runs here: PyTorch on an accelerator where there is one. torch is asked only where a driver is."""
-    if engine not in ENGINES or "cuda" not in ENGINES[engine].devices or not Path("/proc/driver/nvidia").exists():
+    if engine not in ENGINES or "cuda" not in ENGINES[engine].devices or not has_driver(sys.platform):
         return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def has_driver(system: str) -> bool:
+    """Whether a GPU's driver shows itself, told in a millisecond where importing torch takes seconds. system: `sys.platform`."""
+    if system == "win32":
+        return shutil.which("nvidia-smi") is not None or ctypes.util.find_library("nvcuda") is not None
+    return any(Path(name).exists() for name in _DRIVER_FILES)
+
+
 def _fits(spec: Spec, engine: str, precision: str) -> bool:
-    return engine in ("auto", spec.engine) and precision in ("auto", spec.precision)
+    """Whether it is what was asked for. What compiles for half a minute in every process must be asked for by name."""
+    named = engine == spec.engine or (engine == "auto" and spec.engine != "compiled")
+    return named and precision in ("auto", spec.precision)
 
 
-def _asked(engine: str, precision: str) -> list[Spec]:
-    """What fits beyond the likely ones; raises where nothing does."""
-    found = [spec for spec in candidates(every=True) if _fits(spec, engine, precision) and spec.engine != "compiled"]
-    if found:
-        return found
-    name = "openvino" if engine == "auto" else engine
-    refuse_impossible(name, "float32" if precision == "auto" else precision, device=device_of(name))
-    return [Spec(name, "float32" if precision == "auto" else precision, device_of(name))]
+def _fitting(trials: Iterable[Trial], engine: str, precision: str) -> list[Trial]:
+    return [trial for trial in trials if _fits(trial.spec, engine, precision)]
 
 
-def _is(trial: Trial, spec: Spec) -> bool:
-    return (trial.engine, trial.precision, trial.device) == spec
+def _likely(engine: str, precision: str) -> list[Spec]:
+    """Of what fits, what may be the fastest, else all; raises what `refuse_impossible` does where nothing fits."""
+    for found in (candidates(), candidates(every=True)):
+        if fitting := [spec for spec in found if _fits(spec, engine, precision)]:
+            return fitting
+    name, precision = ("openvino" if engine == "auto" else engine), ("float32" if precision == "auto" else precision)
+    refuse_impossible(name, precision, device=device_of(name))
+    return [Spec(name, precision, device_of(name))]
 
 
-# ------------------------------------------------------------------------------------------------------------- memory
+def _last_resort(engine: str, precision: str) -> list[Spec]:
+    """Tried only where all else is refused."""
+    return [LAST_RESORT] if _fits(LAST_RESORT, engine, precision) and ENGINES[LAST_RESORT.engine].installed else []
 
 
-def read_trials(saved: SavedModel) -> tuple[Trial, ...]:
-    """What was tried on this machine with these versions; nothing where either has changed, or where it cannot be read."""
-    stored = saved.shelf.read_trials()
-    if stored.get("machine") != _machine():
-        return ()
-    try:
-        return tuple(_restored(row) for row in stored["trials"])
-    except (KeyError, TypeError):
-        return ()
-
-
-def _restored(row: Mapping[str, Any]) -> Trial:
-    loss = row["accuracy_loss"]
-    return Trial(**{**row, "accuracy_loss": Interval(**loss) if loss else None})
-
-
-def _remember(saved: SavedModel, trial: Trial) -> None:
-    others = [
-        known for known in read_trials(saved) if not _is(known, Spec(trial.engine, trial.precision, trial.device))
-    ]
-    saved.shelf.write_trials({"machine": _machine(), "trials": [asdict(each) for each in (*others, trial)]})
-
-
-def _machine() -> dict[str, Any]:
-    """Speeds and answers hold for this."""
-    return {"processor": processor_name(), "cores": num_cores(), **dict(_versions())}
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in ("foldertune", "openvino", "onnxruntime", "torch", "nncf"):
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            yield name, ""
-
-
-def _median_s(work: Callable[[], object]) -> float:
-    """Of some runs after one that warms up."""
-    work()
-    times: list[float] = []
-    while sum(times) < _TIMED_S or len(times) < 3:
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
-
-
-def trials_of(saved: SavedModel, *, every: bool = False) -> Choosing:
-    """Try everything now, whatever is remembered; `every`: also what is not likely to be the fastest."""
-    trials = yield from measure(saved, candidates(every=every))
-    here = [trial for trial in trials if trial.pictures_per_s]
-    try:
-        return pick(here, all_trials=trials)
-    except FoldertuneError:
-        return _unmeasured(candidates(), trials)
+def _inexactness(spec: Spec) -> int:
+    return EXACTNESS.index(spec.precision)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,16 @@ import numpy as np
 
 from foldertune.data.pack import ahead
 from foldertune.engines import Engine
-from foldertune.errors import ImageError, WorkFailedError
+from foldertune.errors import ImageError, MissingError, WorkFailedError
 from foldertune.evaluation.answers import calibrated_on
-from foldertune.evaluation.choice import choose
+from foldertune.evaluation.choice import Choice, choose, in_turn
 from foldertune.evaluation.metrics import softmax
-from foldertune.evaluation.saved_model import open_saved, read_saved_model
+from foldertune.evaluation.saved_model import SavedModel, open_saved, read_saved_model
+from foldertune.evaluation.trials import Spec
 from foldertune.images import decode, is_picture_name, read_picture_bytes
 from foldertune.machine import num_cores
 from foldertune.preprocess import Preprocess, decode_px, prepare
-from foldertune.records import Event, Prediction, Progress
+from foldertune.records import Event, Prediction, Progress, finish
 from foldertune.run import event
 
 if TYPE_CHECKING:
@@ -104,22 +106,32 @@ def opening(
     many = num_pictures is None or num_pictures >= WORTH_MEASURING
     chosen = yield from choose(saved, engine=engine, precision=precision, may_measure=many)
     yield event("engine", engine=chosen.engine, precision=chosen.precision, device=chosen.device, reason=chosen.reason)
-    try:
-        opened = open_saved(
-            saved, chosen.engine, chosen.precision, device=chosen.device, calibration=calibrated_on(saved)
-        )
-    except WorkFailedError as error:
-        if "auto" not in (engine, precision):
-            raise
-        yield event("warning", text=f"{error} OpenVINO in float32 answers instead.")
-        opened = open_saved(saved, "openvino", "float32")
-    return Predictor(opened, saved.classes, saved.preprocess)
+    return (yield from _first_that_opens(saved, in_turn(chosen, engine, precision)))
 
 
 def open_model(folder: Path) -> Predictor:
-    """A saved model in float32, as it is measured by `train` and `evaluate`. Raises what `read_saved_model` does."""
-    saved = read_saved_model(folder)
-    return Predictor(open_saved(saved, "openvino", "float32"), saved.classes, saved.preprocess)
+    """A saved model in float32, as it is measured by `train` and `evaluate`: OpenVINO, or PyTorch where that cannot be opened.
+
+    Raises what `read_saved_model` and `open_saved` do.
+    """
+    specs = in_turn(Choice("openvino", "float32", "cpu", "as it is measured"), "auto", "float32")
+    return finish(_first_that_opens(read_saved_model(folder), specs))
+
+
+def _first_that_opens(saved: SavedModel, specs: Sequence[Spec]) -> Generator[Progress | Event, None, Predictor]:
+    """Raises what `open_saved` does for the last one."""
+    calibration = calibrated_on(saved)
+
+    def opened(spec: Spec) -> Predictor:
+        engine = open_saved(saved, spec.engine, spec.precision, device=spec.device, calibration=calibration)
+        return Predictor(engine, saved.classes, saved.preprocess)
+
+    for spec, stand_in in pairwise(specs):
+        try:
+            return opened(spec)
+        except (WorkFailedError, MissingError) as error:
+            yield event("warning", text=f"{error} {stand_in.name} answers instead.")
+    return opened(specs[-1])
 
 
 def picture_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -128,7 +140,8 @@ def picture_files(paths: Iterable[Path]) -> Iterator[Path]:
     A path that does not exist comes through, so that it gets a record with its error. Lazy: nothing is listed ahead.
     """
     for path in paths:
-        yield from _inside(path) if path.is_dir() else [path]
+        # Path.is_dir raises for a name that is too long and for a place that nobody may look at; their records say so instead.
+        yield from _inside(path) if os.path.isdir(path) else [path]  # noqa: PTH112
 
 
 def _inside(folder: Path) -> Iterator[Path]:
