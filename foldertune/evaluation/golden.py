@@ -21,7 +21,7 @@ NUM_GOLDEN = 32
 _A_FEW = 2  # of them are asked each time an engine is opened: a tenth of a second in float32 on two cores
 # Largest difference of a logit, over the largest golden logit. float32 only adds in another order; measured 1e-6. bf16 keeps 8 bits
 # of each number; measured 0.008 on clothes and 0.07 on X-rays, whose network takes statistics of its own. What is less exact than float32
-# is judged by its answers (choice.py), and here only kept from nonsense.
+# is judged by its answers (judging.py), and here only kept from nonsense.
 TOLERANCE = {"float32": 1e-4, "bf16": 0.15, "fp16": 0.05, "int8": 0.5}
 
 
