@@ -96,42 +96,39 @@ def open_bench(
 
 def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Probe]:
     """The plan with its forecast, and what was measured for it, now or within a day."""
+    situation = situation_of(bench.dataset, bench.machine, bench.weights.preprocess)
+    situation = replace(situation, survey=surveyed(wish, bench, situation), num_parameters=bench.network.num_parameters)
+    plan = decide(situation, wish.settings, sources=wish.sources)
+    probe = replace(probed(bench, plan), decode_per_s=decode_per_s)
+    situation, first = replace(situation, probe=probe, whole=probe if plan["tune"] == "all" else None), plan
+    plan = decide(situation, wish.settings, sources=wish.sources)
+    if plan["tune"] not in (first["tune"], "head"):
+        probe = replace(probed(bench, plan), decode_per_s=decode_per_s)
+        plan = decide(replace(situation, probe=probe), wish.settings, sources=wish.sources)
+    return plan, probe
+
+
+def probed(bench: Bench, plan: Plan) -> Probe:
+    """How fast the plan's work is here; of decoding nothing is said."""
     from foldertune.data.pictures import canvas_size
     from foldertune.training.finetune import course_of
     from foldertune.training.probe import measure
 
     assert bench.engine is not None
-    situation = situation_of(bench.dataset, bench.machine, bench.weights.preprocess)
-    situation = replace(situation, survey=surveyed(wish, bench, situation), num_parameters=bench.network.num_parameters)
-    draft = decide(situation, wish.settings, sources=wish.sources)
-    size, course, engine = bench.team.size, course_of(draft, deadline_s=0), bench.engine
+    size, course, engine = bench.team.size, course_of(plan, deadline_s=0), bench.engine
     course = replace(course, learning_rate=0.0, batch_size=math.ceil(course.batch_size / size))
     canvas = canvas_size(bench.dataset.of("train"), bench.preprocess)
 
     def measured() -> Probe:
-        probe = measure(bench.network, engine, course, bench.preprocess, train_size=draft["train_size"], canvas=canvas)
+        probe = measure(bench.network, engine, course, bench.preprocess, train_size=plan["train_size"], canvas=canvas)
         rates = {"train_per_s": size * probe.train_per_s, "validate_per_s": size * probe.validate_per_s}
         return replace(probe, **rates, start_s=bench.start_s + engine.made_in_s)
 
     work = [
-        bench.network.name,
-        bench.network.num_classes,
-        bench.preprocess.to_dict(),
-        draft["train_size"],
-        canvas,
-        size,
-    ]
-    depends_on = [
-        work,
-        _costs(course),
-        processor_name(),
-        bench.machine.num_cores,
-        bench.machine.device_name,
-        _versions(),
-    ]
-    probe = noted("probe", depends_on, measured, record=Probe, max_age_s=_A_DAY_S)
-    probe = replace(probe, decode_per_s=decode_per_s)
-    return decide(replace(situation, probe=probe), wish.settings, sources=wish.sources), probe
+        bench.network.name, bench.network.num_classes, bench.preprocess.to_dict(), plan["train_size"], canvas, size,
+    ]  # fmt: skip
+    machine = [processor_name(), bench.machine.num_cores, bench.machine.device_name]
+    return noted("probe", [work, _costs(course), machine, _versions()], measured, record=Probe, max_age_s=_A_DAY_S)
 
 
 def _costs(course: Course) -> list[Any]:

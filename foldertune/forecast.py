@@ -21,6 +21,13 @@ from foldertune.records import Dataset, Forecast, Split
 LEAST_TRAVEL = 0.015
 # Pictures on which the statistics of batch norms are measured: before each validation, and in the end (training/statistics.py).
 SETTLED_PICTURES, SETTLED_IN_THE_END = 96, 1024
+# On a processor the automatic plan takes about so many minutes, and so many more for each thousand pictures. Runs took up to 11 %
+# longer than forecast (docs/figures.md).
+AUTO_MINUTES, AUTO_MINUTES_PER_1000 = 2.77, 1.084
+AUTO_MINUTES_ANY = 1.3  # times that where pictures may be turned: there are four times as many to see
+# The fewest epochs of all layers that earn anything; the second of a network that takes statistics and a head of its own. On seedlings
+# that answered 0.66 after one epoch, 0.81 after two and 0.87 to 0.90 after four, where the baseline had 0.82.
+LEAST_EPOCHS, LEAST_ADAPTING = 2, 4
 CLOSING_S = 10.0  # fitting the head, compiling the last engine, figures, report; a guess, with which five forecasts were within 4 %
 Chosen = Mapping[str, Any]  # what a plan has decided so far: setting -> value
 
@@ -63,6 +70,7 @@ class Situation:
     machine: Machine
     probe: Probe | None = None
     survey: Survey | None = None
+    whole: Probe | None = None  # of learning in all layers, where that was measured
 
 
 def situation_of(dataset: Dataset, machine: Machine, preprocess: Preprocess) -> Situation:
@@ -135,6 +143,22 @@ def seconds_beside_training(probe: Probe, chosen: Chosen, counts: Mapping[Split,
     after = (settled + judged) / probe.validate_per_s + answered + probe.start_s + CLOSING_S
     seconds: float = before + after
     return seconds
+
+
+def minutes_allowed(situation: Situation, chosen: Chosen) -> tuple[float | None, str]:
+    """The user's limit, less a reserve; on a processor without one, our own."""
+    if chosen["max_minutes"]:
+        return 0.85 * chosen["max_minutes"], f"85 % of the limit of {chosen['max_minutes']:g}"
+    if chosen["device"] == "cpu" and chosen["weights"] != "random":
+        longer = AUTO_MINUTES_ANY if chosen.get("orientation") == "any" else 1.0
+        minutes = longer * (AUTO_MINUTES + AUTO_MINUTES_PER_1000 * situation.num_pictures / 1_000)
+        return minutes, "what a processor should take for so many pictures; --max-minutes or --epochs change it"
+    return None, ""
+
+
+def baseline_seconds(situation: Situation, chosen: Chosen) -> float:
+    """Expected wall-clock seconds of a run that fine-tunes nothing."""
+    return seconds_of(situation, {**chosen, "tune": "head", "views": 0, "batch_norm": "frozen"})
 
 
 def steps_per_epoch(situation: Situation, chosen: Chosen) -> int:

@@ -13,12 +13,15 @@ from typing import Any
 from foldertune import recipe
 from foldertune.errors import MissingError, SettingsError
 from foldertune.forecast import (
+    LEAST_ADAPTING,
+    LEAST_EPOCHS,
     Chosen,
     Situation,
     epochs_to_learn,
     fits_memory,
     forecast_run,
     lacks_of_disk,
+    minutes_allowed,
     seconds_of,
     warnings_of,
 )
@@ -28,11 +31,6 @@ from foldertune.recipe import Answer, Rule
 from foldertune.records import Decision, Plan, Source
 from foldertune.settings import TrainSettings
 
-# On a processor the automatic plan takes about so many minutes, and so many more for each thousand pictures. Runs took up to 11 %
-# longer than forecast (docs/figures.md).
-AUTO_MINUTES, AUTO_MINUTES_PER_1000 = 2.77, 1.084
-AUTO_MINUTES_ANY = 1.3  # times that where pictures may be turned: there are four times as many to see
-LEAST_ADAPTING = 4  # epochs of a network that takes statistics and a head of its own
 DEFAULT_MODEL, DEFAULT_WEIGHTS = "resnet50", "imagenet"
 PATCH_PX = 16  # of every ViT in the catalogue
 
@@ -130,12 +128,12 @@ def _auto_epochs(situation: Situation, chosen: Chosen) -> Answer:
     """What the size of the set asks for, if the time allows it."""
     wanted = max(3, min(30, round(12 * (500 / max(1, situation.num_train)) ** 0.5)))
     asked = f"{situation.num_train:,} training pictures: about 12 passes at 500, fewer as they grow"
-    limit, why = _minutes_allowed(situation, chosen)
+    limit, why = minutes_allowed(situation, chosen)
     if limit is None or situation.probe is None:
         return wanted, asked, "auto-epochs"
     # Without a limit of the user's, never so few that nothing would be learned, as where the machine did other work when it was
-    # measured. On seedlings a network that adapts answered 0.66 after one epoch, 0.81 after two and 0.87 to 0.90 after four.
-    enough = LEAST_ADAPTING if recipe.adapts(chosen) else 2
+    # measured.
+    enough = LEAST_ADAPTING if recipe.adapts(chosen) else LEAST_EPOCHS
     least = 1 if chosen["max_minutes"] else min(wanted, max(enough, epochs_to_learn(situation, chosen)))
     epochs = wanted
     while epochs > least and seconds_of(situation, {**chosen, "epochs": epochs}) > 60 * limit:
@@ -145,17 +143,6 @@ def _auto_epochs(situation: Situation, chosen: Chosen) -> Answer:
     if seconds_of(situation, {**chosen, "epochs": epochs}) > 60 * limit:
         return epochs, f"the fewest that make sense; {limit:.1f} minutes ({why}) are too short for them", "time-limit"
     return epochs, f"what fits into {limit:.1f} minutes ({why}); {wanted} if time were no matter", "time-limit"
-
-
-def _minutes_allowed(situation: Situation, chosen: Chosen) -> tuple[float | None, str]:
-    """The user's limit, less a reserve; on a processor without one, our own."""
-    if chosen["max_minutes"]:
-        return 0.85 * chosen["max_minutes"], f"85 % of the limit of {chosen['max_minutes']:g}"
-    if chosen["device"] == "cpu" and chosen["weights"] != "random":
-        longer = AUTO_MINUTES_ANY if chosen["orientation"] == "any" else 1.0
-        minutes = longer * (AUTO_MINUTES + AUTO_MINUTES_PER_1000 * situation.num_pictures / 1_000)
-        return minutes, "what a processor should take for so many pictures; --max-minutes or --epochs change it"
-    return None, ""
 
 
 def _weight_decay(_: Situation, __: Chosen) -> Answer:

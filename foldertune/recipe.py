@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from foldertune.forecast import Chosen, Situation
+from foldertune.forecast import (
+    LEAST_ADAPTING,
+    LEAST_EPOCHS,
+    Chosen,
+    Probe,
+    Situation,
+    baseline_seconds,
+    minutes_allowed,
+)
 from foldertune.guide import FIXED, band_of
 
 # Below this share of pictures whose upright side the frozen network finds, they have none that matters. Measured on 24 to
@@ -22,6 +30,9 @@ FAR_FROM = 0.37
 # smaller by so much evens that out. Source: Touvron et al. 2019, "Fixing the train-test resolution discrepancy".
 REDUCED, LEAST_REDUCED_PX = 6 / 7, 192
 
+VIEWS = 2  # augmented ones of each picture whose activations are cached
+UPPER_FASTER = 3.9  # steps of the last stage from cached activations, in steps of what the plan trains else (docs/figures/steps.md)
+
 Answer = tuple[Any, str, str]  # value, reason, name of the rule
 Rule = Callable[[Situation, Chosen], Answer]
 
@@ -31,6 +42,8 @@ def tune(situation: Situation, chosen: Chosen) -> Answer:
         return "all", "the guide trains every layer", f"preset-{chosen['preset']}"
     if chosen["weights"] == "random":
         return "all", "a random start has no features that could stay as they are", "random-start"
+    if situation.whole is not None and chosen["max_minutes"]:
+        return _tune_within(situation, chosen, situation.whole)
     if chosen["device"] != "cpu" or situation.machine.bf16:
         return "all", "the device is fast enough to train every layer, which earns the most", "tune-by-device"
     return (
@@ -38,6 +51,24 @@ def tune(situation: Situation, chosen: Chosen) -> Answer:
         "without bf16 this processor trains every layer too slowly; the lower ones run once and are cached",
         "tune-by-device",
     )
+
+
+def _tune_within(situation: Situation, chosen: Chosen, whole: Probe) -> Answer:
+    """What earns something within the user's minutes: every layer earns the most, the upper ones earn sooner.
+
+    whole: what was measured of learning in all layers.
+    """
+    limit, why = minutes_allowed(situation, chosen)
+    assert limit is not None
+    left_s = 60 * limit - baseline_seconds(situation, chosen)
+    epochs = LEAST_ADAPTING if _is_far(situation) else LEAST_EPOCHS
+    told = f"measured: {whole.train_per_s:.1f} pictures a second with every layer, {left_s / 60:.1f} minutes after the baseline"
+    if epochs * situation.num_train / whole.train_per_s <= left_s:
+        return "all", f"every layer earns the most, and {epochs} epochs of it fit ({told})", "tune-by-time"
+    cached_s = (VIEWS * situation.num_train + situation.num_val) / whole.features_per_s
+    if cached_s + LEAST_EPOCHS * situation.num_train / (UPPER_FASTER * whole.train_per_s) <= left_s:
+        return "upper", f"{epochs} epochs of every layer do not fit, some of the last stage do ({told})", "tune-by-time"
+    return "head", f"nothing could be fine-tuned in the time that is left ({told}); {why}", "tune-by-time"
 
 
 def batch_norm(situation: Situation, chosen: Chosen) -> Answer:
@@ -159,7 +190,7 @@ def views(situation: Situation, chosen: Chosen) -> Answer:
         return 0, "nothing is cached between the stages", "views"
     if chosen["augmentation"] == "none":
         return 1, "without augmentation every view is the same", "views"
-    return 2, "augmented views of each picture whose activations are cached", "views"
+    return VIEWS, "augmented views of each picture whose activations are cached", "views"
 
 
 def train_size(_: Situation, chosen: Chosen) -> Answer:
