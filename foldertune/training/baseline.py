@@ -14,7 +14,7 @@ import torch
 from foldertune.data.pack import Pack, Packing, find_pack
 from foldertune.data.pictures import pack_pictures
 from foldertune.preprocess import Preprocess
-from foldertune.records import SPLITS, Dataset, Picture, Split, Work
+from foldertune.records import SPLITS, Dataset, Event, Picture, Split, Work
 from foldertune.training.features import Extraction
 from foldertune.training.head import Head, fit_head
 
@@ -104,7 +104,7 @@ def kept_head(fit: Callable[[], Head], *, shape: HeadShape, key: str, cache: Pat
         ]
         packing = Packing(cache, key, record, np.float64, 1)
         packing.append(np.concatenate([np.asarray(part, np.float64).ravel() for part in row])[None])
-        yield from packing.told("head")
+        yield from (told for told in packing.told("head") if isinstance(told, Event))  # one row is no progress to show
         packing.close()
         return head
     ends = np.cumsum([math.prod(part) for part in shape.parts])[:-1]
