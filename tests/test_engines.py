@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +15,7 @@ from ramps import fill_with_ramps
 from foldertune.engines import ENGINES, Engine, make_engine, refuse_impossible
 from foldertune.engines.form import Output, form_of
 from foldertune.engines.graph import onnx_graph
+from foldertune.engines.openvino import OpenVinoEngine
 from foldertune.errors import MissingError, SettingsError
 from foldertune.machine import cpu_has_bf16
 from foldertune.models import build
@@ -123,11 +128,50 @@ def test_onnx_graph_folds_batch_norms_of_extreme_statistics() -> None:
     assert_close(answers, reference(made, SMALL, given)[0])
 
 
-def test_engine_on_openvino_in_float32_is_not_bf16(resnet: Network) -> None:
-    """OpenVINO's own default on processors with bf16 is bf16, which differs in the third digit."""
-    given = pictures(4)
-    exact = _made(resnet, "openvino", "float32").run(given)
-    assert np.abs(exact - reference(resnet, SMALL, given)[0]).max() < 1e-4 * np.abs(exact).max()
+def test_engine_on_openvino_computes_in_what_was_asked(resnet: Network) -> None:
+    """Left alone, OpenVINO takes bf16 on processors that have it."""
+    for precision, expected in (("float32", "f32"), ("bf16", "bf16")):
+        if precision == "float32" or cpu_has_bf16():
+            made = _made(resnet, "openvino", precision)
+            assert isinstance(made, OpenVinoEngine)
+            assert made._compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == expected
+
+
+@pytest.fixture
+def allowed_tf32() -> Iterator[list[Any]]:
+    """What of torch's settings lets float32 be less, each set so."""
+    backends: Any = torch.backends
+    kinds = [backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.matmul]
+    before = [kind.fp32_precision for kind in kinds]
+    for kind in kinds:
+        kind.fp32_precision = "tf32"
+    yield kinds
+    for kind, precision in zip(kinds, before, strict=True):
+        kind.fp32_precision = precision
+
+
+def test_engine_on_torch_in_float32_is_not_tf32_and_leaves_what_was_set(allowed_tf32: list[Any]) -> None:
+    """TF32, the default of convolutions on CUDA, keeps 10 bits."""
+    from foldertune.engines.torch import TorchEngine
+
+    kinds = allowed_tf32
+    seen: dict[str, list[str]] = {}
+
+    class Watched(torch.nn.Module):
+        name = ""
+
+        def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor]:
+            seen[self.name] = [kind.fp32_precision for kind in kinds]
+            if self.name == "broken":
+                raise RuntimeError("out of memory")
+            return (pictures.float(),)
+
+    watched = Watched()
+    for watched.name, precision in (("float32", "float32"), ("bf16", "bf16"), ("broken", "float32")):
+        with pytest.raises(RuntimeError) if watched.name == "broken" else contextlib.nullcontext():
+            TorchEngine(watched, precision=precision).run(pictures(1))
+        assert [kind.fp32_precision for kind in kinds] == ["tf32"] * 3
+    assert seen == {"float32": ["ieee"] * 3, "bf16": ["tf32"] * 3, "broken": ["ieee"] * 3}
 
 
 def test_engine_called_from_several_threads_mixes_no_answers(resnet: Network) -> None:
