@@ -58,9 +58,8 @@ def read_saved_model(folder: Path) -> SavedModel:
     preprocess = preprocess or Preprocess()
     classes = config.label_names or tuple(str(number) for number in range(config.num_classes))
     key = shelf_key(run.model, model=config.model, num_classes=config.num_classes, preprocess=preprocess.to_dict())
-    return SavedModel(
-        run, config.model, classes, preprocess, read_golden(run.golden), Shelf(key, num_bytes=run.model.stat().st_size)
-    )
+    golden = read_golden(run.golden, num_classes=len(classes), side=preprocess.image_size)
+    return SavedModel(run, config.model, classes, preprocess, golden, Shelf(key, num_bytes=run.model.stat().st_size))
 
 
 def open_saved(
