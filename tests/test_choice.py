@@ -238,13 +238,13 @@ def damage_zeros(path: Path) -> None:
 
 
 def damage_other_network(path: Path) -> None:
-    """A graph that opens, and answers otherwise: every product is doubled."""
+    """A graph that opens, and answers otherwise: the first products are doubled. A new block of a ResNet adds nothing that could be."""
     import onnx
     from onnx import numpy_helper
 
     graph = onnx.load(path)
     for constant in graph.graph.initializer:
-        if constant.name.endswith("conv2.weight"):
+        if constant.name == "conv1.weight":
             constant.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(constant), constant.name))
     onnx.save(graph, path)
 
