@@ -211,6 +211,7 @@ def test_engine_called_from_several_threads_mixes_no_answers(resnet: Network) ->
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # compiling, torch calls what torch deprecates
 @pytest.mark.parametrize("precision", [spec.precision for spec in candidates(every=True) if spec.engine == "compiled"])
 def test_engine_compiled_answers_as_the_network(resnet: Network, precision: str) -> None:
     made = make_engine(form_of(resnet, SMALL), engine="compiled", precision=precision, device=device_of("compiled"))
