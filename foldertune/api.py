@@ -8,7 +8,6 @@ run.predict(content_of_a_jpeg).label    # one picture in memory, at once
 
 from __future__ import annotations
 
-import functools
 import re
 import time
 from collections.abc import Iterator
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from foldertune.evaluation.choice import Choice
-    from foldertune.evaluation.predict import Predictor
     from foldertune.journey import Journey
     from foldertune.models.catalog import ModelFacts
 
@@ -239,9 +237,12 @@ def predict(
     int8 or auto. The first time that auto is used for many pictures, or for one in memory, engines are tried for up to a minute.
     Raises ImageError for bytes that are no picture, and what opening the model raises.
     """
-    if len(pictures) == 1 and not isinstance(pictures[0], (str, Path)):
+    if not all(isinstance(each, (str, Path)) for each in pictures):
+        from foldertune.evaluation.warm import picture_in_memory, warm_model
+
         _check_top_k(top_k)
-        return _warm(_folder_of(model), engine, precision).answer(_in_memory(pictures[0]), top_k=top_k)
+        picture = picture_in_memory(pictures)
+        return warm_model(_folder_of(model), engine=engine, precision=precision).answer(picture, top_k=top_k)
     return finish(predicting(model, *pictures, top_k=top_k, engine=engine, precision=precision))
 
 
@@ -304,42 +305,6 @@ def _folder_of(model: Run | AnyPath) -> Path:
 def _check_top_k(top_k: int) -> None:
     if top_k < 1:
         raise SettingsError(f"Top k is {top_k}. Accepted: 1 and more.")
-
-
-def _in_memory(picture: Any) -> bytes | NDArray[np.uint8]:
-    """A picture that was given as itself, its type checked."""
-    if isinstance(picture, (bytes, bytearray, memoryview)):
-        return bytes(picture)
-    shape: tuple[int, ...] = getattr(picture, "shape", ())
-    dtype = str(getattr(picture, "dtype", ""))
-    if len(shape) == 3 and shape[-1] == 3 and min(shape) > 0 and dtype == "uint8":
-        found: NDArray[np.uint8] = picture
-        return found
-    given = f"an array {shape} of {dtype}" if shape else f"a {type(picture).__name__}"
-    raise SettingsError(
-        f"A picture was given as {given}. Accepted: a path, the content of a picture file as bytes, or pixels as an array "
-        "(height, width, 3) of uint8, RGB."
-    )
-
-
-def _warm(folder: Path, engine: str, precision: str) -> Predictor:
-    """The model, opened once for as long as its file stays as it is."""
-    from foldertune.errors import MissingError
-
-    try:
-        facts = (folder / "model.safetensors").stat()
-    except OSError:
-        raise MissingError(
-            f"There is no model in {folder}. Give the folder that `foldertune train --run` made."
-        ) from None
-    return _opened(folder.resolve(), engine, precision, (facts.st_mtime_ns, facts.st_size))
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(folder: Path, engine: str, precision: str, _: tuple[int, int]) -> Predictor:
-    from foldertune.evaluation.predict import opening
-
-    return finish(opening(folder, engine=engine, precision=precision))
 
 
 def list_models() -> tuple[ModelFacts, ...]:

@@ -157,7 +157,7 @@ def _open(content: bytes) -> Image:
     if Image.MAX_IMAGE_PIXELS and most_pixels() > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = most_pixels()  # Pillow would refuse from twice its own number on
     try:
-        return Image.open(io.BytesIO(content), formats=_formats())
+        return Image.open(io.BytesIO(content), formats=accepted_formats())
     except UnidentifiedImageError:
         raise ImageError(_unknown(content)) from None
 
@@ -242,7 +242,11 @@ _KNOWN_OURS: dict[bytes, str] = {
 
 def _unknown(content: bytes) -> str:
     if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"):
-        return "HEIC: install the extra `heic`, or convert it to JPEG" if "HEIF" not in _formats() else "damaged: HEIC"
+        return (
+            "HEIC: install the extra `heic`, or convert it to JPEG"
+            if "HEIF" not in accepted_formats()
+            else "damaged: HEIC"
+        )
     for signature, name in _KNOWN_OTHERS.items():
         if content.lstrip()[: len(signature)] == signature or content.startswith(signature):
             return f"{name} is not an accepted format"
@@ -253,7 +257,7 @@ def _unknown(content: bytes) -> str:
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
+def accepted_formats() -> tuple[str, ...]:
     """The formats that are looked for in a file's content; their plugins are loaded first, all others stay out."""
     import importlib
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from foldertune.data.pack import load_pictures
 from foldertune.engines import Engine, open_engine
+from foldertune.engines.shelf import Shelf
 from foldertune.errors import MissingError, SettingsError, WorkFailedError
 from foldertune.evaluation import answers, choice, judging, predict, saved_model, trials
 from foldertune.evaluation.answers import Answers, calibration_pictures, validation_answers
@@ -571,13 +574,13 @@ def test_measure_without_pictures_to_judge_by_refuses_int8_and_takes_bf16_that_i
 
 
 def damage_other_network(path: Path) -> None:
-    """A graph that opens, and answers otherwise: every product is doubled."""
+    """A graph that opens, and answers otherwise: the first products are doubled. A new block of a ResNet adds nothing that could be."""
     import onnx
     from onnx import numpy_helper
 
     graph = onnx.load(path)
     for constant in graph.graph.initializer:
-        if constant.name.endswith("conv2.weight"):
+        if constant.name == "conv1.weight":
             constant.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(constant), constant.name))
     onnx.save(graph, path)
 
@@ -596,26 +599,130 @@ def test_open_saved_of_a_damaged_form_makes_it_again(
 def damage_weights(path: Path) -> None:
     """Other numbers, and the check that belongs to them: what an error in memory would leave behind."""
     content = bytearray(path.read_bytes()[:-4])
-    middle = len(content) // 2
-    content[middle : middle + 2048] = bytes(2048)
+    content[len(content) // 4 : 3 * len(content) // 4] = bytes(len(content) // 2)
     path.write_bytes(bytes(content) + zlib.crc32(content).to_bytes(4, "little"))
 
 
+@pytest.fixture
+def compilings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each time that OpenVINO compiles a model."""
+    import openvino
+
+    found, real = [], openvino.Core.compile_model
+
+    def compile_model(*given: Any, **named: Any) -> Any:
+        found.append(1)
+        return real(*given, **named)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
+    return found
+
+
 @pytest.mark.parametrize("damage", [None, damage_truncate, damage_zeros, damage_weights, Path.unlink])
-def test_open_saved_of_a_compiled_form_answers_the_same_and_makes_a_damaged_one_again(
-    saved: SavedModel, tmp_path: Path, damage: Callable[[Path], None] | None
+def test_open_saved_of_a_compiled_form_reads_it_and_makes_a_damaged_one_again_from_int8(
+    saved: SavedModel, tmp_path: Path, compilings: list[int], damage: Callable[[Path], None] | None
 ) -> None:
     pictures = saved.golden.pictures if saved.golden else np.zeros((1, 32, 32, 3), np.uint8)
-
-    def answers() -> NDArray[np.float32]:
-        return open_saved(saved, "openvino", "int8", calibration=lambda: pictures).run(pictures)
-
-    expected = answers()
+    expected = open_saved(saved, "openvino", "int8", calibration=lambda: pictures).run(pictures)
     (compiled,) = (tmp_path / "cache" / "engines").rglob("compiled.blob")
+    (prepared,) = (tmp_path / "cache" / "engines").rglob("graph.xml")
+    made_at = prepared.stat().st_mtime_ns
     if damage is not None:
         damage(compiled)
-    np.testing.assert_array_equal(answers(), expected)
-    assert compiled.is_file()
+    damaged = compiled.read_bytes() if compiled.exists() else b""
+    compilings.clear()
+    found = open_saved(saved, "openvino", "int8")  # without pictures: nobody may need them any more
+    np.testing.assert_array_equal(found.run(pictures), expected)
+    assert len(compilings) == (0 if damage is None else 1)
+    assert (compiled.read_bytes() == damaged) == (damage is None)
+    assert prepared.stat().st_mtime_ns == made_at
+    compilings.clear()
+    np.testing.assert_array_equal(open_saved(saved, "openvino", "int8").run(pictures), expected)
+    assert compilings == []
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_open_saved_of_a_damaged_int8_form_and_a_damaged_graph_makes_both_again(
+    saved: SavedModel, tmp_path: Path, engine: str
+) -> None:
+    pictures = saved.golden.pictures if saved.golden else np.zeros((1, 32, 32, 3), np.uint8)
+    expected = open_saved(saved, engine, "int8", calibration=lambda: pictures).run(pictures)
+    places = [path.parent for path in (tmp_path / "cache" / "engines").rglob("*") if path.is_file()]
+    for path in [path for place in places for path in place.iterdir()]:
+        damage_truncate(path)
+    np.testing.assert_array_equal(
+        open_saved(saved, engine, "int8", calibration=lambda: pictures).run(pictures), expected
+    )
+
+
+def test_open_saved_on_an_engine_that_fails_leaves_the_forms_of_the_others(
+    saved: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = saved.golden.pictures if saved.golden else np.zeros((1, 32, 32, 3), np.uint8)
+    open_saved(saved, "openvino", "int8", calibration=lambda: pictures)
+    forms = {"compiled.blob", "graph.xml", "graph.bin"}
+    made = {path: path.stat().st_ino for path in (tmp_path / "cache").rglob("*") if path.name in forms}
+    assert len(made) == 3
+
+    def broken(*_: Any, **__: Any) -> Engine:
+        raise RuntimeError("illegal instruction")
+
+    monkeypatch.setattr(saved_model, "open_engine", broken)
+    for engine in ("onnxruntime", "openvino"):
+        with pytest.raises(WorkFailedError, match=f"The engine {engine} cannot open .*illegal instruction"):
+            open_saved(saved, engine, "float32")
+    assert {path: path.stat().st_ino for path in made} == made
+
+
+def test_open_saved_drops_a_damaged_form_when_nothing_has_it_open_any_more(
+    saved: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows deletes no file that is mapped, and an error in hand holds the engine that maps it."""
+    open_saved(saved, "openvino", "float32")
+    (graph,) = (tmp_path / "cache" / "engines").rglob("graph.onnx")
+    damage_other_network(graph)
+    engines: list[weakref.ref[Engine]] = []
+    alive: list[int] = []
+    real_open, real_drop = open_engine, Shelf.drop
+
+    def opened(*given: Any, **named: Any) -> Engine:
+        made = real_open(*given, **named)
+        engines.append(weakref.ref(made))
+        return made
+
+    def drop(shelf: Shelf, name: str) -> None:
+        alive.extend(1 for engine in engines if engine() is not None)
+        real_drop(shelf, name)
+
+    monkeypatch.setattr(saved_model, "open_engine", opened)
+    monkeypatch.setattr(Shelf, "drop", drop)
+    open_saved(saved, "openvino", "float32")
+    assert len(engines) == 2
+    assert alive == []
+
+
+def test_open_saved_without_room_in_the_cache_for_int8_goes_on_in_the_spare(
+    saved: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO says that a disk is full in a type of its own."""
+    import openvino
+
+    pictures = saved.golden.pictures if saved.golden else np.zeros((1, 32, 32, 3), np.uint8)
+    real = openvino.save_model
+
+    def save_model(model: Any, path: Path, **options: Any) -> None:
+        if Path(path).is_relative_to(tmp_path):
+            raise RuntimeError("Exception from src/core/src/pass/serialize.cpp: no space")
+        real(model, path, **options)
+
+    monkeypatch.setattr(openvino, "save_model", save_model)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(tempfile, "tempdir", str(tmp_path))
+        with pytest.raises(WorkFailedError, match=r"could be written neither to .*serialize.cpp: no space\. It takes"):
+            open_saved(read_saved_model(saved.run.path), "openvino", "int8", calibration=lambda: pictures)
+    found = open_saved(saved, "openvino", "int8", calibration=lambda: pictures)
+    assert found.run(pictures).shape == (len(pictures), 3)
+    assert not list((tmp_path / "cache").rglob("graph.xml"))
 
 
 def test_open_saved_of_a_compiled_form_of_another_processor_compiles_its_own(

@@ -14,6 +14,9 @@ from foldertune.data import folder as data_folder
 from foldertune.data import looks
 from foldertune.data.folder import scan
 from foldertune.data.looks import Looks
+from foldertune.data.pack import load_pictures
+from foldertune.errors import DataError
+from foldertune.images import accepted_formats
 from foldertune.records import Dataset, Picture, finish
 
 
@@ -101,6 +104,44 @@ def test_scan_of_another_folder_with_the_same_names_reads_it(tmp_path: Path, pic
     look(pictures)
     other = put(tmp_path / "other", ["a/0.png", "b/0.png"], start=50)
     assert len(again(other, read)[1]) == 2
+
+
+@pytest.mark.parametrize("change", ["most pixels", "formats", "version"])
+def test_scan_reads_all_again_when_what_can_be_read_may_be_another(
+    pictures: Path, read: list[str], monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    first = look(pictures)
+    if change == "most pixels":
+        monkeypatch.setenv("FOLDERTUNE_MAX_MEGAPIXELS", "0.000001")
+        with pytest.raises(DataError, match="the limit is 1e-06"):
+            look(pictures)
+        assert len(read) == 80
+        monkeypatch.delenv("FOLDERTUNE_MAX_MEGAPIXELS")
+    elif change == "formats":
+        monkeypatch.setattr(looks, "accepted_formats", lambda: ("PNG",))
+        assert len(again(pictures, read)[1]) == 40
+        monkeypatch.setattr(looks, "accepted_formats", accepted_formats)
+    else:
+        monkeypatch.setattr(looks, "READING", looks.READING + 1)
+        assert len(again(pictures, read)[1]) == 40
+        return
+    assert again(pictures, read)[0] == first
+
+
+def test_load_pictures_of_other_content_under_the_same_identity_makes_the_next_run_read_it(
+    pictures: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where a copy over a file that keeps its times leaves no trace."""
+    monkeypatch.setattr(Looks, "_identity", lambda *_: [1])
+    dataset = look(pictures)
+    (pictures / "a" / "3.png").write_bytes(picture_bytes(99))
+    assert again(pictures, read) == (dataset, [])
+    with pytest.raises(DataError, match=r"a/3\.png has changed since .*Put it back, or start a new run"):
+        list(load_pictures(pictures, dataset.pictures, lambda picture: picture, at_least_px=0, workers=0))
+    found, was_read = again(pictures, read)
+    assert len(was_read) == 40
+    assert found != dataset
+    assert len(list(load_pictures(pictures, found.pictures, lambda picture: picture, at_least_px=0, workers=0))) == 40
 
 
 def test_looks_tell_the_rate_of_the_last_time_that_many_pictures_were_read(pictures: Path, read: list[str]) -> None:

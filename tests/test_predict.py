@@ -294,7 +294,7 @@ def test_predict_of_bytes_that_are_no_picture_raises_the_reason(small_run: Path)
 
 def test_predict_in_memory_without_a_model_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(
-        MissingError, match=r"There is no model in .*none\. Give the folder that `foldertune train --run` made"
+        MissingError, match=r"There is no run .*none\. Give the folder that `foldertune train --run` made"
     ):
         foldertune.predict(tmp_path / "none", b"")
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import PIL
 
+from foldertune.images import accepted_formats, most_pixels
 from foldertune.notes import find_note, keep_note
 from foldertune.records import Picture
 
+READING = 3  # raised whenever decoding or preparing gives other pixels: looks and packs of earlier versions are then made again
 # A file that was changed so shortly before it was looked at could be changed again without another time: file systems count
 # in steps of up to two seconds. It is looked at again.
 _SETTLED_S = 2.0
@@ -24,7 +26,7 @@ class Looks:
     """Pictures of one folder by their relative paths: their identity as files, and what was found."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._where = folder, [str(folder.absolute()), PIL.__version__]
+        self._folder, self._where = folder, _where(folder)
         stored = find_note("looks", self._where)
         known = stored if isinstance(stored, dict) else {}
         self._known: dict[str, list[Any]] = known.get("pictures", {})
@@ -67,3 +69,13 @@ class Looks:
         if time.time() - max(facts.st_mtime, facts.st_ctime) < _SETTLED_S:
             return []
         return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+
+
+def forget_looks(folder: Path) -> None:
+    """Look at every file of the folder the next time: one of them was not what its identity says."""
+    keep_note("looks", _where(folder), {})
+
+
+def _where(folder: Path) -> list[Any]:
+    """The folder, and all that decides beside a file whether it can be read."""
+    return [str(folder.absolute()), READING, PIL.__version__, most_pixels(), accepted_formats()]

@@ -26,6 +26,7 @@ import numpy as np
 
 from foldertune.cache import Hold, make_room, memory_takes, open_held, touch
 from foldertune.data.frames import DamagedError, Frames
+from foldertune.data.looks import READING, forget_looks
 from foldertune.errors import DataError, ImageError, WorkFailedError
 from foldertune.images import decode, read_picture_bytes
 from foldertune.machine import memory_mib
@@ -34,8 +35,6 @@ from foldertune.run import event, fsync_folder
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
-
-_READING = 3  # raised whenever decoding or preparing gives other pixels: packs of earlier versions are then made again
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def pack_key(pictures: Sequence[Picture], *, kind: str, **depends_on: Any) -> st
     """The name of a pack: its kind, for people, and a hash of it, of the pictures' own hashes and of whatever else the records
     depend on (JSON-ready).
     """
-    digest = hashlib.sha256(json.dumps([_READING, {"kind": kind, **depends_on}], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([READING, {"kind": kind, **depends_on}], sort_keys=True).encode())
     for picture in pictures:
         digest.update(picture.sha256.encode())
     return f"{kind}-{digest.hexdigest()[:32]}"
@@ -299,6 +298,7 @@ def load_pictures(
         try:
             return prepared(decode(_same_bytes(folder, picture), at_least_px=at_least_px))
         except ImageError as error:
+            forget_looks(folder)  # else a new run would believe again what was noted of it
             raise DataError(
                 f"{picture.path} has changed since {folder} was looked at: {error}. Put it back, or start a new run."
             ) from error
@@ -309,6 +309,7 @@ def load_pictures(
 def _same_bytes(folder: Path, picture: Picture) -> bytes:
     content = read_picture_bytes(folder / picture.path, inside=folder)
     if picture.sha256 not in ("", hashlib.sha256(content).hexdigest()):
+        # Also what no time or size tells: on Windows st_ctime is when a file was made, so a copy over it that keeps times hides.
         raise ImageError("other content")
     return content
 

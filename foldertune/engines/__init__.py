@@ -56,7 +56,7 @@ ENGINES: Mapping[str, EngineFacts] = {
     facts.name: facts
     for facts in (
         EngineFacts("openvino", ("float32", "bf16", "int8"), ("cpu",), "openvino", note="the fastest on x86 processors"),
-        EngineFacts("onnxruntime", ("float32", "int8"), ("cpu",), "onnxruntime", "onnxruntime", "where OpenVINO has no wheels"),
+        EngineFacts("onnxruntime", ("float32", "int8"), ("cpu",), "onnxruntime", "onnxruntime", "the second opinion on processors"),
         EngineFacts("torch", ("float32", "bf16", "fp16"), ("cpu", "cuda", "mps"), "torch", note="the reference, and the one for GPUs"),
         EngineFacts("compiled", ("float32", "bf16"), ("cpu", "cuda"), "torch", note="torch.compile: half a minute to start"),
     )

@@ -83,11 +83,16 @@ def _floating(precision: str) -> str:
 
 
 def library() -> Any:
-    """OpenVINO, silenced: unless told otherwise, some of its calls are reported to Google Analytics and noted in ~/intel.
-
-    Its tools and NNCF take a stub of their own where the package openvino_telemetry cannot be imported.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is how an import is refused
+    """OpenVINO, silenced."""
+    silence_telemetry()
     import openvino
 
     return openvino
+
+
+def silence_telemetry() -> None:
+    """Unless told otherwise, some calls of OpenVINO and of NNCF are reported to Google Analytics and noted in ~/intel.
+
+    They take a stub of their own where the package openvino_telemetry cannot be imported.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is how an import is refused

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ class Shelf:
     def __init__(self, key: str, *, num_bytes: int = 0) -> None:
         self._folder, self._num_bytes = cache.cache_folder() / "engines" / key, num_bytes
         self._spare: Path | None = None  # where the cache cannot be written: for this process alone
+        self._stuck: set[Path] = set()  # damaged forms that could not be removed
         self._hold: cache.Hold | None = None  # as long as this lives, nobody clears the folder
 
     def find(self, name: str) -> Path | None:
@@ -38,30 +40,48 @@ class Shelf:
             self._hold = self._hold or cache.Hold(self._folder)
             cache.touch(self._folder)
         places = [folder / name for folder in (self._folder, self._spare) if folder]
-        return next((place for place in places if place.is_dir()), None)
+        return next((place for place in places if _is_folder(place) and place not in self._stuck), None)
 
     def add(self, name: str, write: Callable[[Path], None]) -> Path:
-        """The folder of a form: what `write` puts into an empty folder that it is given. Another process may be first."""
+        """The folder of a form: what `write` puts into an empty folder that it is given. Another process may be first.
+
+        Raises WorkFailedError where neither the cache nor the folder for temporary files takes it, and what `write` raises.
+        """
         if found := self.find(name):
             return found
+        if self._folder / name not in self._stuck:
+            with contextlib.suppress(OSError):  # read-only or full: the work goes on without being remembered
+                cache.make_room(self._num_bytes)
+                return self._added(self._folder, name, write)
         try:
-            cache.make_room(self._num_bytes)
-            return self._added(self._folder, name, write)
-        except OSError:  # read-only or full: the work goes on without being remembered
-            self._spare = Path(tempfile.mkdtemp(prefix="foldertune-"))
-            weakref.finalize(self, shutil.rmtree, self._spare, ignore_errors=True)
+            if self._spare is None:
+                self._spare = Path(tempfile.mkdtemp(prefix="foldertune-"))
+                weakref.finalize(self, shutil.rmtree, self._spare, ignore_errors=True)
             return self._added(self._spare, name, write)
+        except OSError as error:
+            raise WorkFailedError(
+                f"A form of the model could be written neither to {self._folder} nor to "
+                f"{self._spare or 'a folder for temporary files'}: {error.strerror or error}. It takes about "
+                f"{self._num_bytes / 2**20:,.0f} MiB. Free space there, or set FOLDERTUNE_CACHE to another folder; "
+                "--engine torch needs none."
+            ) from error
 
     def drop(self, name: str) -> None:
-        """Remove a form that turned out to be damaged."""
+        """Remove a form that turned out to be damaged. One that cannot be removed is not found again."""
         if found := self.find(name):
-            shutil.rmtree(found, ignore_errors=True)
+            going = found.with_name(f".part-{uuid.uuid4().hex}")  # never half of a form under its own name
+            try:
+                found.rename(going)
+            except OSError:
+                self._stuck.add(found)
+            shutil.rmtree(going, ignore_errors=True)
 
     def _added(self, folder: Path, name: str, write: Callable[[Path], None]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         hold = cache.Hold(folder)
-        target, temporary = folder / name, Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+        target, temporary = folder / name, folder / f".part-{uuid.uuid4().hex}"
         try:
+            temporary.mkdir()  # which others may read as far as the user's mask lets them; one of tempfile they may not
             write(temporary)
             for path in temporary.iterdir():
                 with path.open("rb+") as written:
@@ -73,7 +93,7 @@ class Shelf:
             shutil.rmtree(temporary, ignore_errors=True)
             hold.close()
         self.find(name)
-        if not target.is_dir():
+        if not _is_folder(target):
             raise OSError(f"{target} could not be made")
         return target
 
@@ -90,6 +110,10 @@ class Shelf:
         with contextlib.suppress(OSError, WorkFailedError):
             self._folder.mkdir(parents=True, exist_ok=True)
             write_json(self._folder / _CHOICE, trials)
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  # Path's own raises where a folder above belongs to another user, up to Python 3.13
 
 
 def shelf_key(path: Path, **depends_on: Any) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -60,6 +62,29 @@ def graph_of(form: Form) -> Graph:
     return Graph(network, form.preprocess, outputs=form.outputs, stage=form.stage)
 
 
+_EXACT = threading.Lock()
+
+
+@contextlib.contextmanager
+def exact() -> Iterator[None]:
+    """float32 that is float32: by default convolutions on CUDA run in TF32, which keeps 10 bits, and users may ask for as much elsewhere.
+
+    What was set holds for the whole process, so it is put back, and one thread at a time is inside.
+    """
+    backends: Any = torch.backends  # whose stubs lack them
+    cuda, cpu = backends.cudnn, backends.mkldnn
+    kinds = [cuda.conv, cuda.rnn, backends.cuda.matmul, cpu.conv, cpu.matmul]
+    with _EXACT:
+        before = [kind.fp32_precision for kind in kinds]
+        try:
+            for kind in kinds:
+                kind.fp32_precision = "ieee"
+            yield
+        finally:
+            for kind, precision in zip(kinds, before, strict=True):
+                kind.fp32_precision = precision
+
+
 class TorchEngine:
     """A graph in evaluation mode on a device, channels-last."""
 
@@ -76,8 +101,8 @@ class TorchEngine:
     def run_all(self, pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Every output of the graph for a batch of (B, S, S, 3) uint8 pictures."""
         batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(self._device)
-        enabled = self._lower is not None
-        with self._lock, torch.inference_mode(), torch.autocast(self._device, self._lower, enabled=enabled):
+        arithmetic = torch.autocast(self._device, self._lower) if self._lower else exact()
+        with self._lock, torch.inference_mode(), arithmetic:
             outputs = self._graph(batch)
         return [output.float().cpu().numpy() for output in outputs]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,17 +48,27 @@ def write_golden(path: Path, golden: Golden) -> None:
         np.savez_compressed(stream, pictures=golden.pictures, logits=golden.logits)
 
 
-def read_golden(path: Path) -> Golden | None:
-    """The golden answers beside a model, or None where there are none. Raises DataError for a damaged file."""
+def read_golden(path: Path, *, num_classes: int, side: int) -> Golden | None:
+    """The golden answers beside a model of `num_classes` for pictures of side x side pixels, or None where there are none.
+
+    Raises DataError for a damaged file, and for one of another model.
+    """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             golden = Golden(stored["pictures"], stored["logits"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path} is damaged ({error}). Delete it: engines are then used without that check.") from error
-    if golden.pictures.ndim != 4 or golden.logits.ndim != 2 or len(golden.pictures) != len(golden.logits):
-        raise DataError(f"{path} holds no golden answers. Delete it: engines are then used without that check.")
+    num = max(1, len(golden.pictures))
+    expected = [((num, side, side, 3), np.dtype(np.uint8)), ((num, num_classes), np.dtype(np.float32))]
+    found = [(each.shape, each.dtype) for each in (golden.pictures, golden.logits)]
+    if found != expected:
+        told = [" and ".join(f"{dtype} {shape}" for shape, dtype in each) for each in (found, expected)]
+        raise DataError(
+            f"{path} holds no golden answers of this model: {told[0]} instead of {told[1]}. Put the run's own file back, or delete "
+            "it: engines are then used without that check."
+        )
     return golden
 
 

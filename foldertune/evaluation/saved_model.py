@@ -58,9 +58,8 @@ def read_saved_model(folder: Path) -> SavedModel:
     preprocess = preprocess or Preprocess()
     classes = config.label_names or tuple(str(number) for number in range(config.num_classes))
     key = shelf_key(run.model, model=config.model, num_classes=config.num_classes, preprocess=preprocess.to_dict())
-    return SavedModel(
-        run, config.model, classes, preprocess, read_golden(run.golden), Shelf(key, num_bytes=run.model.stat().st_size)
-    )
+    golden = read_golden(run.golden, num_classes=len(classes), side=preprocess.image_size)
+    return SavedModel(run, config.model, classes, preprocess, golden, Shelf(key, num_bytes=run.model.stat().st_size))
 
 
 def open_saved(
@@ -76,15 +75,24 @@ def open_saved(
         made = make_engine(saved.form(), engine=engine, precision=precision, device=device)
         _check(saved, made, precision)
         return made
-    name = f"int8-{engine}" if precision == "int8" else "float32"
-    try:
-        return _from_shelf(saved, engine, precision, calibration)
-    except (MissingError, KeyboardInterrupt):
-        raise
-    except Exception:  # the libraries raise many types on a damaged file, and a wrong answer is one of ours
-        saved.shelf.drop(name)
-        saved.shelf.drop(_compiled_name())
+    for name in filter(saved.shelf.find, _forms(engine, precision)):
+        try:
+            return _from_shelf(saved, engine, precision, calibration)
+        except MissingError:
+            raise
+        except Exception:  # the libraries raise many types on a damaged file, and a wrong answer is one of ours
+            pass
+        saved.shelf.drop(
+            name
+        )  # not above: there the error holds the engine, and Windows deletes no file that one has mapped
     return _from_shelf(saved, engine, precision, calibration)
+
+
+def _forms(engine: str, precision: str) -> list[str]:
+    """The forms that an engine is opened from, the last made first: what it was made from may be good and is dear to make."""
+    if precision != "int8":
+        return ["float32"]
+    return [_compiled_name(), _quantized_name(engine)] if engine == "openvino" else [_quantized_name(engine)]
 
 
 def _from_shelf(saved: SavedModel, engine: str, precision: str, calibration: Calibration | None) -> Engine:
@@ -112,8 +120,12 @@ def _from_shelf(saved: SavedModel, engine: str, precision: str, calibration: Cal
 def _keep_compiled(saved: SavedModel, engine: Engine) -> None:
     """Put what compiling made on the shelf; without it the next process compiles again."""
     if isinstance(engine, OpenVinoEngine):
-        with contextlib.suppress(OSError, RuntimeError):  # a full disk; what OpenVINO cannot write
+        with contextlib.suppress(OSError, RuntimeError, WorkFailedError):  # full disks; what OpenVINO cannot write
             saved.shelf.add(_compiled_name(), lambda folder: engine.write_compiled(folder / _COMPILED))
+
+
+def _quantized_name(engine: str) -> str:
+    return f"int8-{engine}"
 
 
 def _compiled_name() -> str:
@@ -141,7 +153,7 @@ def _graph(saved: SavedModel) -> Path:
 def _quantized(saved: SavedModel, engine: str, calibration: Calibration | None) -> Path:
     """The int8 form on the shelf."""
     name = f"graph{'.xml' if engine == 'openvino' else '.onnx'}"
-    if found := saved.shelf.find(f"int8-{engine}"):
+    if found := saved.shelf.find(_quantized_name(engine)):
         return found / name
     if calibration is None:
         raise MissingError(
@@ -150,12 +162,13 @@ def _quantized(saved: SavedModel, engine: str, calibration: Calibration | None) 
         )
     from foldertune.engines.quantize import quantize
 
+    open_saved(saved, engine, "float32")  # a damaged graph would give a damaged int8 form, so it is made again now
     source, pictures = _graph(saved), calibration()
 
     def write(folder: Path) -> None:
         quantize(source, folder / name, pictures, engine=engine, transformer=saved.model.startswith("vit"))
 
-    return saved.shelf.add(f"int8-{engine}", write) / name
+    return saved.shelf.add(_quantized_name(engine), write) / name
 
 
 def _no_model(run: RunFolder) -> str:
