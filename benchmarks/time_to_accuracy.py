@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from contest import Contestant, our_variables, peer, say
-from environments import PeerError, peer_variables, place, reason_of
+from environments import PEERS, PeerError, peer_variables, place, reason_of
 from machine_facts import describe, spread
 from picture_sets import pictures_below
 from predict import TORCH
@@ -141,7 +141,8 @@ def peers_once(given: argparse.Namespace) -> list[tuple[Contestant, Epochs]]:
         epochs: Epochs = []
         if not contestant.problem:
             facts = {
-                "set": set_identity(given.folder), "weights": given.weights.stat().st_size, "peer": name, "flags": flags,
+                "set": set_identity(given.folder), "weights": sha256_of(given.weights), "peer": name, "script": sha256_of(PEERS / script),
+                "flags": flags,
                 "versions": contestant.versions, "threads": given.threads, "machine": describe().split(";")[0],
             }  # fmt: skip
             try:
@@ -174,6 +175,11 @@ def epochs_of(command: Sequence[str], variables: Mapping[str, str]) -> Epochs:
     return epochs
 
 
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def set_identity(folder: Path) -> str:
     """A hash of the names and sizes of the pictures below."""
     listed = [f"{path.relative_to(folder)} {path.stat().st_size}" for path in pictures_below(folder)]
@@ -198,7 +204,8 @@ def peer_row(contestant: Contestant, epochs: Epochs, ours: Sequence[Mapping[str,
     if reached:
         median = statistics.median(reached)
         told = f"{median:.0f} ({min(reached):.0f} to {max(reached):.0f}), in {len(reached)} of {len(ours)} runs"
-        share = f"{median / seconds:.2f}"
+    if len(reached) == len(ours):
+        share = f"{statistics.median(reached) / seconds:.2f}"
     by_epoch = ", ".join(f"{each['test_accuracy']:.3f}" for each in epochs)
     return f"| {contestant.name} | {by_epoch} | {accuracy:.3f} | {seconds:.0f} | {told} | {share} | {contestant.versions} |"
 

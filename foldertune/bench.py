@@ -6,14 +6,13 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from foldertune.forecast import Probe, Situation, Survey, situation_of
-from foldertune.machine import Machine, processor_name
+from foldertune.machine import Machine, is_busy, keep_to_cores, processor_name, version_of
 from foldertune.notes import noted
 from foldertune.planning import decide
 from foldertune.records import Dataset, Picture, Plan
@@ -74,6 +73,7 @@ def open_bench(
     from foldertune.models.weights import load_weights
 
     began = time.monotonic()
+    keep_to_cores()
     torch.manual_seed(values["seed"])
     network = build(values["model"], num_classes=len(dataset.classes))
     if weights.path is not None:
@@ -98,18 +98,28 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
     """The plan with its forecast, and what was measured for it, now or within a day."""
     situation = situation_of(bench.dataset, bench.machine, bench.weights.preprocess)
     situation = replace(situation, survey=surveyed(wish, bench, situation), num_parameters=bench.network.num_parameters)
+    draft = _draft(situation, wish)
+    probe = replace(probed(bench, draft), decode_per_s=decode_per_s)
+    situation = replace(situation, probe=probe, whole=probe if draft["tune"] == "all" else None)
     plan = decide(situation, wish.settings, sources=wish.sources)
-    probe = replace(probed(bench, plan), decode_per_s=decode_per_s)
-    situation, first = replace(situation, probe=probe, whole=probe if plan["tune"] == "all" else None), plan
-    plan = decide(situation, wish.settings, sources=wish.sources)
-    if plan["tune"] not in (first["tune"], "head"):
-        probe = replace(probed(bench, plan), decode_per_s=decode_per_s)
+    if plan["tune"] not in (draft["tune"], "head"):
+        # Not kept: this process has held more memory already than that work takes.
+        probe = replace(probed(bench, plan, keep=False), decode_per_s=decode_per_s)
         plan = decide(replace(situation, probe=probe), wish.settings, sources=wish.sources)
     return plan, probe
 
 
-def probed(bench: Bench, plan: Plan) -> Probe:
-    """How fast the plan's work is here; of decoding nothing is said."""
+def _draft(situation: Situation, wish: Wish) -> Plan:
+    """What is measured first: where a limit decides which layers learn, learning in all of them."""
+    draft = decide(situation, wish.settings)
+    decided_by_time = draft["max_minutes"] and "tune" not in wish.settings and draft["weights"] != "random"
+    return decide(situation, {**wish.settings, "tune": "all"}) if decided_by_time else draft
+
+
+def probed(bench: Bench, plan: Plan, *, keep: bool = True) -> Probe:
+    """How fast the plan's work is here; of decoding nothing is said. keep: for later runs, unless the machine is busy now."""
+    import torch
+
     from foldertune.data.pictures import canvas_size
     from foldertune.training.finetune import course_of
     from foldertune.training.probe import measure
@@ -118,17 +128,18 @@ def probed(bench: Bench, plan: Plan) -> Probe:
     size, course, engine = bench.team.size, course_of(plan, deadline_s=0), bench.engine
     course = replace(course, learning_rate=0.0, batch_size=math.ceil(course.batch_size / size))
     canvas = canvas_size(bench.dataset.of("train"), bench.preprocess)
+    work = [
+        bench.network.name, bench.network.num_classes, bench.preprocess.to_dict(), plan["train_size"], canvas, size,
+    ]  # fmt: skip
+    machine = [processor_name(), bench.machine.num_cores, torch.get_num_threads(), bench.machine.device_name]
 
     def measured() -> Probe:
         probe = measure(bench.network, engine, course, bench.preprocess, train_size=plan["train_size"], canvas=canvas)
         rates = {"train_per_s": size * probe.train_per_s, "validate_per_s": size * probe.validate_per_s}
         return replace(probe, **rates, start_s=bench.start_s + engine.made_in_s)
 
-    work = [
-        bench.network.name, bench.network.num_classes, bench.preprocess.to_dict(), plan["train_size"], canvas, size,
-    ]  # fmt: skip
-    machine = [processor_name(), bench.machine.num_cores, bench.machine.device_name]
-    return noted("probe", [work, _costs(course), machine, _versions()], measured, record=Probe, max_age_s=_A_DAY_S)
+    depends_on, keep = [work, _costs(course), machine, _versions()], keep and not is_busy()
+    return noted("probe", depends_on, measured, record=Probe, max_age_s=_A_DAY_S, keep=keep)
 
 
 def _costs(course: Course) -> list[Any]:
@@ -178,10 +189,4 @@ def _prepared(bench: Bench, pictures: list[Picture], *, workers: int) -> np.ndar
 
 
 def _versions() -> list[str]:
-    found = []
-    for name in ("foldertune", "torch", "openvino"):
-        try:
-            found.append(version(name))
-        except PackageNotFoundError:
-            found.append("")
-    return found
+    return [version_of(name) for name in ("foldertune", "torch", "openvino")]

@@ -37,6 +37,7 @@ _SPARE_BYTES = 2 * _GIB
 # Of free memory that a pack may take where the cache takes none; a guess, the rest is for what comes after it.
 _MEMORY_SHARE = 0.5
 _PACK = re.compile(r"(?:(?P<kind>[a-z0-9_]+)-)?[0-9a-f]{32}\.(?P<state>pack|part|json)")
+_LEFT = re.compile(r"\.part-\d+-[a-z0-9_]+-[0-9a-f]{32}\.json")  # of a note whose writer was killed
 _ENGINES = "engines"
 _GOING = ".gone-"  # a folder that is being deleted: never half of an entry under the entry's own name
 
@@ -135,9 +136,9 @@ def find_contents(folder: Path | None = None) -> Contents:
 
 def _entries(folder: Path) -> Iterator[Entry]:
     for item in _scanned(folder):
-        name = _PACK.fullmatch(item.name)
-        if name and item.is_file(follow_symlinks=False):
-            kind = "unfinished" if name["state"] == "part" else name["kind"] or "earlier"
+        name, left = _PACK.fullmatch(item.name), _LEFT.fullmatch(item.name)
+        if (name or left) and item.is_file(follow_symlinks=False):
+            kind = "unfinished" if not name or name["state"] == "part" else name["kind"] or "earlier"
             with contextlib.suppress(FileNotFoundError):  # another process has finished or deleted it
                 facts = item.stat(follow_symlinks=False)
                 yield Entry(Path(item.path), kind, facts.st_size, facts.st_mtime)

@@ -156,11 +156,6 @@ def minutes_allowed(situation: Situation, chosen: Chosen) -> tuple[float | None,
     return None, ""
 
 
-def baseline_seconds(situation: Situation, chosen: Chosen) -> float:
-    """Expected wall-clock seconds of a run that fine-tunes nothing."""
-    return seconds_of(situation, {**chosen, "tune": "head", "views": 0, "batch_norm": "frozen"})
-
-
 def steps_per_epoch(situation: Situation, chosen: Chosen) -> int:
     in_a_step: int = chosen["batch_size"] * chosen["accumulate"]
     return math.ceil(situation.num_train / in_a_step)

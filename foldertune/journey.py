@@ -123,8 +123,9 @@ def look_once(run: RunFolder, wish: Wish) -> Journey[tuple[Dataset, float]]:
 
 def look(wish: Wish) -> Journey[tuple[Dataset, float]]:
     """The data set, split, and how many pictures a second were decoded."""
-    looks = Looks(wish.folder)
-    found = yield from scan(wish.folder, workers=wish.settings.get("workers", num_cores()), looks=looks)
+    workers = wish.settings.get("workers", num_cores())
+    looks = Looks(wish.folder, workers=workers)
+    found = yield from scan(wish.folder, workers=workers, looks=looks)
     dataset = split_pictures(found, seed=wish.settings.get("seed", 0))
     yield _looked(dataset)
     return dataset, looks.decode_per_s

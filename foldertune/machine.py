@@ -56,6 +56,18 @@ def num_cores() -> int:
     return max(1, cores)
 
 
+def keep_to_cores() -> None:
+    """Let torch take no more threads than this process may use cores: of a container's share it knows nothing."""
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), num_cores()))
+
+
+def is_busy() -> bool:
+    """Whether others kept the processor busy in the last minute, beside one that takes all cores; no where the system does not say."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
+
+
 def memory_mib() -> tuple[float, float]:
     """Memory in all and free, in MiB, within the limit of the control group where there is one."""
     import psutil
@@ -116,6 +128,16 @@ def processor_name() -> str:
         if "model name" in facts:
             return f"{facts['model name']}, family {facts.get('cpu family', '')}, model {facts.get('model', '')}"
     return platform.processor() or platform.machine()
+
+
+def version_of(library: str) -> str:
+    """The version of an installed package; empty where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
 
 
 def find_machine(device: str = "auto", *, run_folder: Path = Path()) -> Machine:

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from foldertune.cache import cache_folder, touch
+from foldertune.cache import cache_folder, make_room, touch
 from foldertune.errors import WorkFailedError
 from foldertune.run import write_text
 
@@ -41,19 +41,27 @@ def keep_note(kind: str, depends_on: Any, content: Any) -> None:
     path, text = _path(kind, depends_on), json.dumps([time.time(), content])
     with contextlib.suppress(OSError, WorkFailedError):
         path.parent.mkdir(parents=True, exist_ok=True)
+        make_room(len(text), path.parent)
         write_text(path, f"{zlib.crc32(text.encode())}\n{text}")
 
 
 def noted(
-    kind: str, depends_on: Any, make: Callable[[], T], *, record: Callable[..., T], max_age_s: float = math.inf
+    kind: str,
+    depends_on: Any,
+    make: Callable[[], T],
+    *,
+    record: Callable[..., T],
+    max_age_s: float = math.inf,
+    keep: bool = True,
 ) -> T:
-    """A record as it was kept, or as `make` makes it now; it is kept then."""
+    """A record as it was kept, or as `make` makes it now; with `keep` for later runs too."""
     stored = find_note(kind, depends_on, max_age_s=max_age_s)
     if isinstance(stored, dict):
         with contextlib.suppress(TypeError):  # of a version with other fields
             return record(**stored)
     made = make()
-    keep_note(kind, depends_on, asdict(made))  # type: ignore[call-overload]  # T is a dataclass, for which there is no type
+    if keep:
+        keep_note(kind, depends_on, asdict(made))  # type: ignore[call-overload]  # T is a dataclass, for which there is no type
     return made
 
 

@@ -7,6 +7,7 @@ near the pictures are to the pretraining ones, and follows measurements that sta
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from foldertune.forecast import (
@@ -15,8 +16,8 @@ from foldertune.forecast import (
     Chosen,
     Probe,
     Situation,
-    baseline_seconds,
     minutes_allowed,
+    seconds_of,
 )
 from foldertune.guide import FIXED, band_of
 
@@ -31,7 +32,9 @@ FAR_FROM = 0.37
 REDUCED, LEAST_REDUCED_PX = 6 / 7, 192
 
 VIEWS = 2  # augmented ones of each picture whose activations are cached
-UPPER_FASTER = 3.9  # steps of the last stage from cached activations, in steps of what the plan trains else (docs/figures/steps.md)
+# How much faster the last stage learns from cached activations than what the plan trains else: 61 pictures a second (docs/figures/steps.md)
+# against 19.5 at 192 px (docs/figures.md).
+UPPER_FASTER = 3.1
 
 Answer = tuple[Any, str, str]  # value, reason, name of the rule
 Rule = Callable[[Situation, Chosen], Answer]
@@ -60,15 +63,17 @@ def _tune_within(situation: Situation, chosen: Chosen, whole: Probe) -> Answer:
     """
     limit, why = minutes_allowed(situation, chosen)
     assert limit is not None
-    left_s = 60 * limit - baseline_seconds(situation, chosen)
-    epochs = LEAST_ADAPTING if _is_far(situation) else LEAST_EPOCHS
-    told = f"measured: {whole.train_per_s:.1f} pictures a second with every layer, {left_s / 60:.1f} minutes after the baseline"
-    if epochs * situation.num_train / whole.train_per_s <= left_s:
-        return "all", f"every layer earns the most, and {epochs} epochs of it fit ({told})", "tune-by-time"
-    cached_s = (VIEWS * situation.num_train + situation.num_val) / whole.features_per_s
-    if cached_s + LEAST_EPOCHS * situation.num_train / (UPPER_FASTER * whole.train_per_s) <= left_s:
-        return "upper", f"{epochs} epochs of every layer do not fit, some of the last stage do ({told})", "tune-by-time"
-    return "head", f"nothing could be fine-tuned in the time that is left ({told}); {why}", "tune-by-time"
+    far = _is_far(situation)
+    epochs = LEAST_ADAPTING if far else LEAST_EPOCHS
+    every = {"tune": "all", "views": 0, "epochs": epochs, "batch_norm": "batch" if far else "frozen", "blend": not far}
+    last = {"tune": "upper", "views": VIEWS, "epochs": LEAST_EPOCHS, "batch_norm": "frozen", "blend": True}
+    upper = replace(whole, train_per_s=UPPER_FASTER * whole.train_per_s)
+    told = f"in {limit:.1f} minutes ({why}), at {whole.train_per_s:.1f} pictures a second as measured"
+    if seconds_of(replace(situation, probe=whole), {**chosen, **every}) <= 60 * limit:
+        return "all", f"every layer earns the most, and {epochs} epochs of it fit {told}", "tune-by-time"
+    if seconds_of(replace(situation, probe=upper), {**chosen, **last}) <= 60 * limit:
+        return "upper", f"{epochs} epochs of every layer do not fit, some of the last stage do {told}", "tune-by-time"
+    return "head", f"nothing could be fine-tuned {told}", "tune-by-time"
 
 
 def batch_norm(situation: Situation, chosen: Chosen) -> Answer:

@@ -13,7 +13,6 @@ from typing import Any
 
 import contest
 import environments
-import features
 import model_files
 import numpy as np
 import predict
@@ -423,18 +422,6 @@ def test_hugging_face_names_are_those_of_its_resnet() -> None:
         "fc.bias": "classifier.1.bias",
     }
     assert {name: model_files.hugging_face_name(name) for name in names} == names
-
-
-def test_more_rows_are_means_of_two_of_one_class() -> None:
-    rows = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]], np.float32)
-    found, labels = features.more_rows(rows, np.array([0, 0, 1]), 20)
-    assert found.shape == (20, 2)
-    assert np.array_equal(found[:3], rows)
-    assert set(labels.tolist()) == {0, 1}
-    assert (found[labels == 0][:, 1] == 0).all()
-    assert found[labels == 0][:, 0].min() >= 1
-    assert found[labels == 0][:, 0].max() <= 3
-    assert np.allclose(found[labels == 1], [0, 5])
 
 
 # Time to accuracy

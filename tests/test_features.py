@@ -172,6 +172,31 @@ def test_kept_head_of_the_same_key_is_fitted_once_and_comes_back_with_the_same_b
     assert len(fitted) == 2
 
 
+def test_kept_head_whose_writer_was_killed_before_the_end_is_finished(tmp_path: Path) -> None:
+    features, labels = np.eye(12, 4, dtype=np.float32), np.arange(12) % 2
+    head, shape = fit_head(features, labels, num_classes=2, seed=1), HeadShape(12, 2, 4)
+    record = (shape.num_values,)
+    PackWriter(tmp_path, "head-0", record, np.float64, 1).append(np.zeros((1, *record)))  # and then it was killed
+    for _ in range(2):
+        found = finish(kept_head(lambda: head, shape=shape, key="head-0", cache=tmp_path))
+    assert found.weight.shape == (2, 4)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_views_that_are_stored_are_found_without_canvases_and_only_under_their_own_strength(
+    tmp_path: Path, packed: Pack
+) -> None:
+    rows, engine = pictures(), MeanEngine()
+    made, standard = extraction(tmp_path, engine), STRENGTHS["standard"]
+    assert made.find_views(rows, standard, num_views=2, seed=1) is None
+    stored = views(tmp_path, engine, packed, rows)
+    found = made.find_views(rows, standard, num_views=2, seed=1)
+    assert found is not None
+    np.testing.assert_array_equal(found.read_all(), stored.read_all())
+    assert made.find_views(rows, STRENGTHS["light"], num_views=2, seed=1) is None
+    assert made.find_views(rows, standard, num_views=2, seed=2) is None
+
+
 def test_later_engine_is_made_at_the_first_picture_and_once() -> None:
     made: list[MeanEngine] = []
 

@@ -16,7 +16,7 @@ from foldertune.planning import decide
 from foldertune.preprocess import Preprocess
 from foldertune.records import finish
 from foldertune.training.baseline import prepare_material
-from foldertune.training.finetune import Workplace, course_of, training_source, validation_source
+from foldertune.training.finetune import Workplace, course_of, frozen_below, training_source, validation_source
 
 MACHINE = Machine("cpu", "processor", 2, 24_000, 20_000, 20_000, 100_000, bf16=True)
 
@@ -28,8 +28,9 @@ def test_training_learns_on_a_smaller_square_and_is_judged_on_the_whole(tmp_path
     material = finish(prepare_material(dataset, preprocess, cache=tmp_path / "cache", workers=0))
     place = Workplace(thin_network(), preprocess, material, "thin", tmp_path / "cache", tmp_path / "baseline")
     course = course_of(plan, deadline_s=math.inf)
-    train = finish(training_source(place, plan, course))
-    val = finish(validation_source(place, plan, course))
+    below = frozen_below(place, course)
+    train = finish(training_source(place, plan, course, below))
+    val = finish(validation_source(place, course, below))
     places = train.labels.argsort()[:2]
     assert train.source.batch(places, 1).shape == (2, 3, 192, 192)
     assert train.unchanged is not None

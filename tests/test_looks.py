@@ -150,3 +150,22 @@ def test_looks_tell_the_rate_of_the_last_time_that_many_pictures_were_read(pictu
     second = Looks(pictures)
     finish(scan(pictures, workers=0, looks=second))
     assert second.decode_per_s == first.decode_per_s > 0
+
+
+def test_looks_at_few_files_among_many_known_ones_keep_the_rate_of_the_many(pictures: Path, read: list[str]) -> None:
+    first = Looks(pictures)
+    finish(scan(pictures, workers=0, looks=first))
+    put(pictures, [f"a/new-{number}.png" for number in range(3)], start=70)
+    second = Looks(pictures)
+    finish(scan(pictures, workers=0, looks=second))
+    assert second.decode_per_s == first.decode_per_s
+
+
+def test_looks_count_the_time_of_reading_alone(
+    pictures: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    found = Looks(pictures)
+    finish(scan(pictures, workers=0, looks=found))
+    assert found.decode_per_s == 1.0  # the clock is read before and after each picture, and nowhere else

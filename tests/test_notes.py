@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from foldertune.cache import clear, find_contents
 from foldertune.notes import find_note, keep_note, noted
 
 
@@ -71,6 +72,21 @@ def test_noted_makes_once_and_again_where_the_record_has_other_fields() -> None:
     assert [noted("probe", "a", make, record=Speed) for _ in range(3)] == [Speed(1.0)] * 3
     keep_note("probe", "a", {"per_hour": 5})
     assert noted("probe", "a", make, record=Speed) == Speed(2.0)
+
+
+def test_noted_that_is_not_to_be_kept_is_made_again_but_a_kept_one_is_taken() -> None:
+    assert noted("probe", "a", lambda: Speed(1.0), record=Speed, keep=False) == Speed(1.0)
+    assert noted("probe", "a", lambda: Speed(2.0), record=Speed) == Speed(2.0)
+    assert noted("probe", "a", lambda: Speed(3.0), record=Speed, keep=False) == Speed(2.0)
+
+
+def test_what_a_killed_writer_left_is_an_entry_that_can_be_cleared(cache: Path) -> None:
+    keep_note("probe", "a", 1)
+    (path,) = cache.glob("probe-*.json")
+    path.rename(path.with_name(f".part-123-{path.name}"))
+    assert [entry.kind for entry in find_contents(cache).entries] == ["unfinished"]
+    assert clear(cache).num_deleted == 1
+    assert list(cache.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from foldertune.preprocess import Interpolation
 
 
+AUGMENTING = (
+    1  # raised whenever the same draw gives other pictures: stored views of earlier versions are then made again
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Strength:
     """How far one strength goes. Angles in degrees, the others as fractions."""

@@ -52,7 +52,7 @@ def scan(folder: Path, *, workers: int, to_learn: bool = True, looks: Looks | No
     class. With to_learn=False, to measure a model on: only where no picture can be read.
     """
     found = walk(folder, to_learn=to_learn)
-    looks, checked = looks or Looks(folder), []
+    looks, checked = looks or Looks(folder, workers=workers), []
     for picture in ahead(lambda picture: looks.at(picture, check), found.pictures, workers=workers):
         checked.append(picture)
         if len(checked) % 32 == 0 or len(checked) == len(found.pictures):

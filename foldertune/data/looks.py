@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import PIL
 
 from foldertune.images import accepted_formats, most_pixels
+from foldertune.machine import num_cores, processor_name
 from foldertune.notes import find_note, keep_note
 from foldertune.records import Picture
 
@@ -20,19 +22,20 @@ READING = 3  # raised whenever decoding or preparing gives other pixels: looks a
 # in steps of up to two seconds. It is looked at again.
 _SETTLED_S = 2.0
 _FEW = 32  # pictures, whose decoding tells no rate
+_A_DAY_S = 24 * 60 * 60  # how fast a machine decodes depends on what else it does
 
 
 class Looks:
     """Pictures of one folder by their relative paths: their identity as files, and what was found."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, workers: int = 1) -> None:
+        """workers: threads that look at files."""
         self._folder, self._where = folder, _where(folder)
         stored = find_note("looks", self._where)
-        known = stored if isinstance(stored, dict) else {}
-        self._known: dict[str, list[Any]] = known.get("pictures", {})
-        self._decode_per_s: float = known.get("decode_per_s", 0.0)
+        self._known: dict[str, list[Any]] = stored if isinstance(stored, dict) else {}
         self._seen: dict[str, list[Any]] = {}
-        self._num_looked, self._began = 0, time.monotonic()
+        self._rate_of, self._threads = [*self._where, processor_name(), workers], max(1, min(workers, num_cores()))
+        self._num_looked, self._looked_s, self._counting = 0, 0.0, threading.Lock()
 
     def at(self, picture: Picture, check: Callable[[Path, Picture], Picture]) -> Picture:
         """The picture as it was found, or as `check` finds it now. Called by several threads."""
@@ -42,8 +45,10 @@ class Looks:
             self._seen[picture.path] = known
             _, width, height, sha256 = known
             return replace(picture, width=width, height=height, sha256=sha256)
+        began = time.monotonic()
         checked = check(self._folder, picture)
-        self._num_looked += 1
+        with self._counting:
+            self._num_looked, self._looked_s = self._num_looked + 1, self._looked_s + time.monotonic() - began
         if identity and checked.readable:  # why another cannot be read may be gone the next time
             self._seen[picture.path] = [identity, checked.width, checked.height, checked.sha256]
         return checked
@@ -51,14 +56,19 @@ class Looks:
     def keep(self) -> None:
         """Keep what was found for the next run."""
         if self._num_looked >= _FEW:
-            self._decode_per_s = self._num_looked / (time.monotonic() - self._began)
-        if self._num_looked or len(self._seen) != len(self._known):
-            keep_note("looks", self._where, {"pictures": self._seen, "decode_per_s": self._decode_per_s})
+            keep_note("decoding", self._rate_of, self._per_s)
+        if self._seen != self._known:
+            keep_note("looks", self._where, self._seen)
 
     @property
     def decode_per_s(self) -> float:
-        """Pictures that were looked at in a second, the last time that there were enough of them."""
-        return self._decode_per_s or max(1, self._num_looked) / max(1e-3, time.monotonic() - self._began)
+        """Pictures that this machine looks at in a second: now, or within a day where there were too few to tell."""
+        known = find_note("decoding", self._rate_of, max_age_s=_A_DAY_S) if self._num_looked < _FEW else None
+        return known if isinstance(known, float) else self._per_s
+
+    @property
+    def _per_s(self) -> float:
+        return self._threads * max(1, self._num_looked) / max(1e-3, self._looked_s)
 
     def _identity(self, path: str) -> list[int]:
         """What tells a file from another one, or from itself before a change; empty where that is not sure."""

@@ -11,13 +11,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from foldertune.cache import cache_folder
 from foldertune.engines.shelf import shelf_key
 from foldertune.evaluation.saved_model import SavedModel
-from foldertune.machine import num_cores, processor_name
+from foldertune.machine import num_cores, processor_name, version_of
 from foldertune.records import Interval
 
 MOST_MACHINES = 8  # that share a folder and are remembered; an update of a library makes a machine another one
@@ -116,11 +115,4 @@ def _machine() -> str:
 
 @functools.cache
 def _versions() -> Mapping[str, str]:
-    return {name: _version(name) for name in ("foldertune", "openvino", "onnxruntime", "torch", "nncf")}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    return {name: version_of(name) for name in ("foldertune", "openvino", "onnxruntime", "torch", "nncf")}

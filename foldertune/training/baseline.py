@@ -16,7 +16,7 @@ from foldertune.data.pictures import pack_pictures
 from foldertune.preprocess import Preprocess
 from foldertune.records import SPLITS, Dataset, Event, Picture, Split, Work
 from foldertune.training.features import Extraction
-from foldertune.training.head import Head, fit_head
+from foldertune.training.head import FITTING, Head, fit_head
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,10 +62,11 @@ def fit_baseline(network: Network, material: Material, extraction: Extraction, *
     """Fit a head on frozen features, put it into the network, and see how it does on the validation pictures."""
     pictures, labels = material.pictures["train"], material.labels["train"]
     features = yield from extraction.features(pictures, material.packs["train"])
-    key = extraction.key(pictures, kind="head", labels=labels.tolist(), classes=network.num_classes, seed=seed)
+    num_classes = network.num_classes
+    key = extraction.key(pictures, kind="head", version=FITTING, labels=labels.tolist(), classes=num_classes, seed=seed)
     head = yield from kept_head(
-        lambda: fit_head(features, labels, num_classes=network.num_classes, seed=seed),
-        shape=HeadShape(len(labels), network.num_classes, features.shape[1]), key=key, cache=extraction.cache,
+        lambda: fit_head(features, labels, num_classes=num_classes, seed=seed),
+        shape=HeadShape(len(labels), num_classes, features.shape[1]), key=key, cache=extraction.cache,
     )  # fmt: skip
     put_head(network, head)
     return Baseline(head, {"val": (yield from head_logits(head, "val", material, extraction))})
@@ -103,7 +104,8 @@ def kept_head(fit: Callable[[], Head], *, shape: HeadShape, key: str, cache: Pat
             head.probabilities,
         ]
         packing = Packing(cache, key, record, np.float64, 1)
-        packing.append(np.concatenate([np.asarray(part, np.float64).ravel() for part in row])[None])
+        if packing.num_done == 0:  # else a process was killed between writing the row and closing the file
+            packing.append(np.concatenate([np.asarray(part, np.float64).ravel() for part in row])[None])
         yield from (told for told in packing.told("head") if isinstance(told, Event))  # one row is no progress to show
         packing.close()
         return head

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foldertune.data.augment import AUGMENTING, Strength
 from foldertune.data.loader import CanvasSource
 from foldertune.data.pack import Pack, Packing, find_pack, pack_key
 from foldertune.engines import Engine
+from foldertune.machine import version_of
 from foldertune.preprocess import Preprocess
 from foldertune.records import Picture, Work
 
@@ -39,7 +41,8 @@ class Extraction:
         """shape: of the engine's first output for one picture."""
         self._engine, self._preprocess, self._shape, self.cache = engine, preprocess, shape, cache
         self._identity = {
-            "weights": weights_id, "precision": precision, "engine": engine.name, "preprocess": preprocess.to_dict(),
+            "weights": weights_id, "precision": precision, "engine": [engine.name, version_of(engine.name)],
+            "preprocess": preprocess.to_dict(),
         }  # fmt: skip
 
     def key(self, pictures: Sequence[Picture], *, kind: str, **depends_on: Any) -> str:
@@ -68,15 +71,23 @@ class Extraction:
 
         float16 halves the space; its rounding is far below what augmentation does.
         """
-        rows = [picture.row for picture in pictures]  # augmentation is drawn by them
-        changes = asdict(source.strength)
-        key = self.key(pictures, kind="views", views=num_views, augmentation=changes, seed=seed, rows=rows)
+        key = self._views_key(pictures, source.strength, num_views=num_views, seed=seed)
 
         def pixels(places: NDArray[np.int64], view: int) -> NDArray[np.uint8]:
             changed = source.pictures(places, view + 1).permute(0, 2, 3, 1)
             return changed.mul(255).round().byte().cpu().numpy()
 
         return (yield from self._outputs("activations", key, pixels, len(pictures), np.float16, num_views=num_views))
+
+    def find_views(self, pictures: Sequence[Picture], strength: Strength, *, num_views: int, seed: int) -> Pack | None:
+        """What `views` would give, where the cache has it: nothing need be decoded then."""
+        key = self._views_key(pictures, strength, num_views=num_views, seed=seed)
+        return find_pack(self.cache, key, self._shape, np.float16, num_views * len(pictures))
+
+    def _views_key(self, pictures: Sequence[Picture], strength: Strength, *, num_views: int, seed: int) -> str:
+        rows = [picture.row for picture in pictures]  # augmentation is drawn by them
+        changes = [AUGMENTING, asdict(strength)]
+        return self.key(pictures, kind="views", views=num_views, augmentation=changes, seed=seed, rows=rows)
 
     def _outputs(
         self, stage: str, key: str, pixels: Pixels, num_pictures: int, dtype: DTypeLike, *, num_views: int = 1

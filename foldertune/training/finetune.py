@@ -80,8 +80,9 @@ def fine_tune(
     if plan["head_start"] == "zero":
         for parameter in place.network.get_submodule(place.network.head_name).parameters():
             torch.nn.init.zeros_(parameter)
-    train = yield from team.led(training_source(place, plan, course))
-    val = yield from team.led(validation_source(place, plan, course))
+    below = frozen_below(place, course)
+    train = yield from team.led(training_source(place, plan, course, below))
+    val = yield from team.led(validation_source(place, course, below))
     fitted = yield from fit(place.network, course, train, val, folder=folder, stop=stop)
     place.network.load_state_dict(fitted.tensors, strict=False)
     if not _settled(place.network, train, course, stop):
@@ -132,18 +133,17 @@ def _logits(network: Network, val: Labelled, course: Course, stop: StopRequest) 
     return np.concatenate(parts)
 
 
-def training_source(place: Workplace, plan: Plan, course: Course) -> Work[Labelled]:
-    """What is learned from: augmented pictures, or stored activations of them where the lower stages stay."""
+def training_source(place: Workplace, plan: Plan, course: Course, below: Extraction | None) -> Work[Labelled]:
+    """What is learned from: augmented pictures, or stored activations of them where the lower stages stay (`below`)."""
     labels = place.material.labels["train"]
-    full = yield from _canvas_source(place, plan, course)
-    if course.first_stage > 0:
-        pack = yield from _extraction(place, course).views(
-            place.material.pictures["train"],
-            full,
-            num_views=plan["views"],
-            seed=course.seed,
-        )
+    if below is not None:
+        pictures, strength = place.material.pictures["train"], strength_of(plan["augmentation"], plan["orientation"])
+        pack = below.find_views(pictures, strength, num_views=plan["views"], seed=course.seed)
+        if pack is None:
+            canvases = yield from _canvas_source(place, plan, course)
+            pack = yield from below.views(pictures, canvases, num_views=plan["views"], seed=course.seed)
         return Labelled(_activations(pack, len(labels), course), labels)
+    full = yield from _canvas_source(place, plan, course)
     unchanged = PictureSource(place.material.packs["train"], place.preprocess, device=course.device)
     return Labelled(full, labels, unchanged)
 
@@ -158,13 +158,13 @@ def _canvas_source(place: Workplace, plan: Plan, course: Course) -> Work[CanvasS
     return CanvasSource(canvases, pictures, smaller, strength=strength, seed=course.seed, device=course.device)
 
 
-def validation_source(place: Workplace, plan: Plan, course: Course) -> Work[Labelled]:
+def validation_source(place: Workplace, course: Course, below: Extraction | None) -> Work[Labelled]:
     """What an epoch is judged by: pictures as the model will be asked about them, or their activations."""
     split: Split = "val"
     pictures, labels, pack = (getattr(place.material, name)[split] for name in ("pictures", "labels", "packs"))
-    if course.first_stage == 0:
+    if below is None:
         return Labelled(PictureSource(pack, place.preprocess, device=course.device), labels)
-    stored = yield from _extraction(place, course).activations(pictures, pack)
+    stored = yield from below.activations(pictures, pack)
     return Labelled(_activations(stored, len(pictures), course), labels)
 
 
@@ -172,8 +172,10 @@ def _activations(pack: Any, num_pictures: int, course: Course) -> ActivationSour
     return ActivationSource(pack, num_pictures=num_pictures, first_stage=course.first_stage, device=course.device)
 
 
-def _extraction(place: Workplace, course: Course) -> Extraction:
-    """The frozen stages on the fastest engine."""
+def frozen_below(place: Workplace, course: Course) -> Extraction | None:
+    """The frozen stages on the fastest engine; None where every stage runs in training."""
+    if course.first_stage == 0:
+        return None
     network, below = place.network, course.first_stage - 1
 
     def make() -> Engine:

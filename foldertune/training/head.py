@@ -18,6 +18,7 @@ from torch import Tensor
 
 from foldertune.errors import WorkFailedError
 
+FITTING = 1  # raised whenever the same features give another head: heads of earlier versions are then fitted again
 # Strengths tried, from strong to weak, in scikit-learn's C for features of mean squared norm D (so of unit variance).
 STRENGTHS = tuple(10.0**exponent for exponent in np.arange(-5.0, 0.1, 0.5))
 NUM_FOLDS = 5
@@ -25,6 +26,7 @@ NUM_FOLDS = 5
 _MANY = 2e10
 # Below this many, a pass ends sooner on one core than on several that wait for each other, above all where others work too.
 _FEW = 1e7
+_RISEN = 1.001  # times the least loss: less is a ripple, not a rise
 # From so many rows on two of the five folds tell the strengths apart.
 _ENOUGH = 1000
 # Directions with less than this share of the largest variance are rounding of float32, not data.
@@ -85,17 +87,19 @@ def _best_strength(z: Tensor, y: Tensor, *, held_out: NDArray[np.bool_], num_cla
     two beside the best. held_out (M, N).
     """
     inside, labels = torch.from_numpy(~held_out.T), y.numpy()
+    # What is held out of a class of one picture was never seen: its loss says how far a bias ran, nothing of the strength.
+    told = np.bincount(labels)[labels] > 1
     fits = {-1: torch.zeros(z.shape[1], len(held_out), num_classes)}
     losses: dict[int, float] = {}
 
     def attempt(place: int) -> None:
         start = fits[max(known for known in fits if known < place)]
         fits[place] = _minimise(z, y, inside=inside, strength=STRENGTHS[place], start=start, tolerance=_TO_COMPARE)
-        losses[place] = _log_loss(_out_of_fold(z, fits[place], held_out), labels)
+        losses[place] = _log_loss(_out_of_fold(z, fits[place], held_out)[told], labels[told])
 
     for place in range(0, len(STRENGTHS), 2):
         attempt(place)
-        if losses[place] > min(losses.values()):
+        if losses[place] > _RISEN * min(losses.values()):
             break
     best = min(losses, key=losses.__getitem__)
     for place in (best - 1, best + 1):

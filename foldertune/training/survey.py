@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from foldertune.forecast import Survey
+from foldertune.machine import cpu_has_bf16
 from foldertune.training.head import logistic_path
 
 if TYPE_CHECKING:
@@ -96,7 +97,10 @@ def distance(
     handles = [norm.register_forward_pre_hook(note) for norm in norms]
     graph = Graph(network, preprocess, outputs=("features",)).eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        emulated = (
+            device.type == "cpu" and not cpu_has_bf16()
+        )  # the precision is the GPU's, where the network is not yet
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and not emulated):
             graph(torch.from_numpy(pictures).to(device))
     finally:
         for handle in handles:
