@@ -735,9 +735,9 @@ def test_open_saved_of_a_compiled_form_of_another_processor_compiles_its_own(
     assert len(list((tmp_path / "cache" / "engines").rglob("compiled.blob"))) == 2
 
 
-def test_open_saved_of_an_engine_that_answers_otherwise_is_refused(
-    saved: SavedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def wrong_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO opens, and its logits are a hundredth too large."""
     real = open_engine
 
     class Wrong:
@@ -753,6 +753,20 @@ def test_open_saved_of_an_engine_that_answers_otherwise_is_refused(
             return self.engine.run(pictures) * np.float32(1.01)
 
     monkeypatch.setattr(saved_model, "open_engine", lambda *given, **named: Wrong(real(*given, **named)))
+
+
+@pytest.mark.usefixtures("wrong_openvino")
+def test_measure_of_an_engine_that_answers_otherwise_is_remembered_by_later_processes(
+    saved: SavedModel, next_process: Callable[[], None]
+) -> None:
+    finish(measure(saved, [Spec("openvino", "float32", "cpu")]))
+    next_process()
+    (trial,) = read_trials(saved)
+    assert "answers otherwise than the trained network" in trial.refused
+
+
+@pytest.mark.usefixtures("wrong_openvino")
+def test_open_saved_of_an_engine_that_answers_otherwise_is_refused(saved: SavedModel) -> None:
     with pytest.raises(
         WorkFailedError, match="The engine openvino in float32 answers otherwise than the trained network"
     ):

@@ -26,6 +26,10 @@ _A_FEW = 2  # of them are asked each time an engine is opened: a tenth of a seco
 TOLERANCE = {"float32": 1e-4, "bf16": 0.15, "fp16": 0.05, "int8": 0.5}
 
 
+class OtherAnswersError(WorkFailedError):
+    """An engine answers otherwise than the trained network: on this machine it always will."""
+
+
 @dataclass(frozen=True, slots=True)
 class Golden:
     """pictures (G, S, S, 3) uint8 and their logits (G, K) float32."""
@@ -85,12 +89,12 @@ def parity(engine: Engine, golden: Golden) -> Parity:
 
 
 def refuse_other_answers(engine: Engine, golden: Golden, *, precision: str) -> None:
-    """Raise WorkFailedError where an engine that was just opened answers a few pictures otherwise than it must."""
+    """Raise OtherAnswersError where an engine that was just opened answers a few pictures otherwise than it must."""
     few = Golden(golden.pictures[:_A_FEW], golden.logits[:_A_FEW])
     largest = float(np.abs(golden.logits).max()) or 1.0
     found = parity(engine, few).difference * (float(np.abs(few.logits).max()) or 1.0) / largest
     if not found <= TOLERANCE[precision]:
-        raise WorkFailedError(
+        raise OtherAnswersError(
             f"The engine {engine.name} in {precision} answers otherwise than the trained network: logits differ by {found:.2g} of the "
             f"largest, {TOLERANCE[precision]:g} is allowed. It is not used. Take --engine torch, and report this machine."
         )

@@ -16,7 +16,7 @@ import numpy as np
 from foldertune.engines import Engine
 from foldertune.errors import MissingError, SettingsError
 from foldertune.evaluation.answers import calibrated_on, validation_answers
-from foldertune.evaluation.golden import TOLERANCE, parity
+from foldertune.evaluation.golden import TOLERANCE, OtherAnswersError, parity
 from foldertune.evaluation.metrics import paired_share_difference
 from foldertune.evaluation.saved_model import SavedModel, open_saved
 from foldertune.evaluation.trials import Spec, Trial, read_trials, remember
@@ -49,7 +49,7 @@ def measure(saved: SavedModel, specs: list[Spec]) -> Generator[Progress | Event,
             raise
         except Exception as error:  # one that cannot run here is told of and left out, whatever it raises
             reason = " ".join(str(error).split())[:_MOST_LETTERS] or type(error).__name__
-            remember(saved, Trial(*spec, refused=reason), judged=False)
+            remember(saved, Trial(*spec, refused=reason), judged=isinstance(error, OtherAnswersError))
     yield Progress("engines", len(specs), len(specs))
     return read_trials(saved)
 
