@@ -24,12 +24,13 @@ def main() -> None:
 
 
 def parts(run: Path, jpegs: list[bytes], count: int) -> dict[str, float]:
-    """Medians in milliseconds: the engine on a prepared picture, and a JPEG made into one."""
-    from foldertune.evaluation.predict import open_model
+    """Medians in milliseconds: the engine that answers on a prepared picture, and a JPEG made into one."""
+    from foldertune.evaluation.predict import opening
     from foldertune.images import decode
     from foldertune.preprocess import decode_px, prepare
+    from foldertune.records import finish
 
-    model = open_model(run)
+    model = finish(opening(run))
 
     def prepared(number: int) -> object:
         picture = decode(jpegs[number % len(jpegs)], at_least_px=decode_px(model.preprocess))
