@@ -107,8 +107,8 @@ def compare_heads(given: argparse.Namespace, place: Path) -> str:
         if each.runs:
             told = each.runs[-1].told
             each.remark = f"chose C = {told['strength']:.3g}, log loss out of fold {told['log_loss']:.4f}"
-    told = f"{len(features):,} rows of {features.shape[1]:,} values, {labels.max() + 1} classes.\n\n"
-    return told + render(rows_of([ours, theirs], "seconds"), Scale("s", 2), ours=OURS)
+    size = f"{len(features):,} rows of {features.shape[1]:,} values, {labels.max() + 1} classes.\n\n"
+    return size + render(rows_of([ours, theirs], "seconds"), Scale("s", 2), ours=OURS)
 
 
 if __name__ == "__main__":

@@ -443,7 +443,9 @@ def test_peer_row_tells_how_soon_ours_has_what_it_ends_with() -> None:
     row = time_to_accuracy.peer_row(
         Contestant("fastai", versions="fastai 2"), epochs, [OURS, {**OURS, "kept_accuracy": 0.85}]
     )
-    assert row == "| fastai | 0.700, 0.900 | 0.900 | 400 | 200 (200 to 200), in 1 of 2 runs | 0.50 | fastai 2 |"
+    assert row == "| fastai | 0.700, 0.900 | 0.900 | 400 | 200 (200 to 200), in 1 of 2 runs | - | fastai 2 |"
+    row = time_to_accuracy.peer_row(Contestant("fastai", versions="fastai 2"), epochs, [OURS, OURS])
+    assert row == "| fastai | 0.700, 0.900 | 0.900 | 400 | 200 (200 to 200), in 2 of 2 runs | 0.50 | fastai 2 |"
 
 
 def test_peer_row_of_one_that_failed_has_its_reason() -> None:
