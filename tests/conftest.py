@@ -33,16 +33,15 @@ def no_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(
-    no_users_cache: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def own_cache(no_users_cache: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test finds what another one left, unless its module has a cache of its own. Gone after it: together they take gigabytes."""
     if os.environ["FOLDERTUNE_CACHE"] != no_users_cache:
         yield
         return
     path = tmp_path_factory.mktemp("own")
-    monkeypatch.setenv("FOLDERTUNE_CACHE", str(path))
-    yield
+    with pytest.MonkeyPatch.context() as patch:  # of its own: what a test patches is whole again before its cache is deleted
+        patch.setenv("FOLDERTUNE_CACHE", str(path))
+        yield
     shutil.rmtree(path, ignore_errors=True)
 
 
