@@ -39,7 +39,9 @@ def own_cache(no_users_cache: str, tmp_path_factory: pytest.TempPathFactory) -> 
         yield
         return
     path = tmp_path_factory.mktemp("own")
-    with pytest.MonkeyPatch.context() as patch:  # of its own: what a test patches is whole again before its cache is deleted
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # of its own: what a test patches is whole again before its cache is deleted
         patch.setenv("FOLDERTUNE_CACHE", str(path))
         yield
     shutil.rmtree(path, ignore_errors=True)
