@@ -20,22 +20,17 @@ from contest import Contestant, hold, our_variables, peer
 from environments import PEERS, peer_variables
 from picture_sets import copy_set, pictures_below
 from predict import our_versions
-from tables import IN_TURN, Scale, load_now, publish, render, rows_of
+from tables import IN_TURN, Scale, load_now, parser_of, publish, render, rows_of
 from tables import page as page_of
 
 OURS = "foldertune"
 
 
 def main() -> None:
-    from foldertune.machine import num_cores
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "head")
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=3000)
-    parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=num_cores())
-    parser.add_argument("--no-page", action="store_true", help="print, and do not write docs/figures/head.md")
     given = parser.parse_args()
     given.weights, load = given.weights.absolute(), load_now()
     with tempfile.TemporaryDirectory() as scratch:

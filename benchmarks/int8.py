@@ -7,22 +7,20 @@ usage: python benchmarks/int8.py RUN [RUN ...] [--no-page]
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tables import load_now, publish
+from tables import load_now, parser_of, publish
 from tables import page as page_of
 
 PRECISIONS = ("bf16", "int8")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "int8", rounds=False)
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--no-page", action="store_true", help="print, and do not write docs/figures/int8.md")
     given = parser.parse_args()
     load = load_now()
     head = (

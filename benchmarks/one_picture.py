@@ -8,7 +8,6 @@ usage: python benchmarks/one_picture.py RUN [--count 200] [--times 5] [--size 50
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from environments import PEERS, peer_variables
 from model_forms import calibration_pictures, model_folder, pictures_of
 from picture_sets import make_set, pictures_below
 from predict import ONNX, OPENVINO, OURS, TORCH, Tool, our_versions, prepare
-from tables import IN_TURN, Row, Scale, load_now, publish, render, rows_of
+from tables import IN_TURN, Row, Scale, load_now, parser_of, publish, render, rows_of
 from tables import page as page_of
 
 NUM_PICTURES = 20
@@ -36,15 +35,10 @@ TOOLS = (
 
 
 def main() -> None:
-    from foldertune.machine import num_cores
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "one-picture")
     parser.add_argument("run", type=Path)
     parser.add_argument("--count", type=int, default=200, help="answers of each process")
-    parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--size", default="500x375")
-    parser.add_argument("--threads", type=int, default=num_cores())
-    parser.add_argument("--no-page", action="store_true", help="print, and do not write docs/figures/one-picture.md")
     given = parser.parse_args()
     run, load = given.run.absolute(), load_now()
     models = model_folder(run)

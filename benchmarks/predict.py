@@ -21,7 +21,7 @@ from contest import Contestant, hold, our_variables, peer
 from environments import PeerError, peer_variables
 from model_forms import calibration_pictures, make_form, model_folder, pictures_of
 from picture_sets import make_set, pictures_below
-from tables import IN_TURN, Row, Scale, load_now, publish, render, rows_of
+from tables import IN_TURN, Row, Scale, load_now, parser_of, publish, render, rows_of
 from tables import page as page_of
 
 OURS = "foldertune"
@@ -63,17 +63,12 @@ TOOLS = (
 
 
 def main() -> None:
-    from foldertune.machine import num_cores
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "predict")
     parser.add_argument("run", type=Path)
     parser.add_argument("--variant", action="append", default=[], metavar="FLAGS", help="a further row of ours")
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--large-pictures", type=int, default=60)
-    parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=num_cores())
     parser.add_argument("--only", nargs="+", help="peers whose names contain one of these words, besides the reference")
-    parser.add_argument("--no-page", action="store_true", help="print, and do not write docs/figures/predict.md")
     given, further = parser.parse_known_args()
     given.run = given.run.absolute()
     load, models = load_now(), model_folder(given.run)

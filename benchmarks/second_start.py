@@ -7,14 +7,13 @@ usage: python benchmarks/second_start.py FOLDER --weights FILE.safetensors [--ti
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 from contest import Contestant, hold, our_variables
 from environments import PEERS, peer_variables
-from tables import IN_TURN, Scale, load_now, publish, render, rows_of
+from tables import IN_TURN, Scale, load_now, parser_of, publish, render, rows_of
 from tables import page as page_of
 
 FIRST = "the first training"
@@ -27,14 +26,9 @@ CASES = {
 
 
 def main() -> None:
-    from foldertune.machine import num_cores
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "second-start")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=num_cores())
-    parser.add_argument("--no-page", action="store_true", help="print, and do not write docs/figures/second-start.md")
     given = parser.parse_args()
     load, variables = load_now(), peer_variables(given.threads)
     with tempfile.TemporaryDirectory() as scratch:

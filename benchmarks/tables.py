@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import statistics
@@ -40,6 +41,18 @@ class Scale:
     unit: str
     digits: int = 1
     rate: bool = False
+
+
+def parser_of(description: str | None, claim: str, *, rounds: bool = True) -> argparse.ArgumentParser:
+    """What every benchmark takes beside its own arguments. claim: names its page.   rounds: whether tools run in turn."""
+    from foldertune.machine import num_cores
+
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=num_cores())
+    parser.add_argument("--no-page", action="store_true", help=f"print, and do not write docs/figures/{claim}.md")
+    if rounds:
+        parser.add_argument("--times", type=int, default=5, help="counted rounds")
+    return parser
 
 
 def rows_of(contestants: Sequence[Contestant], figure: str = "") -> list[Row]:

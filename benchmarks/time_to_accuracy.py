@@ -29,16 +29,14 @@ from machine_facts import describe, spread
 from picture_sets import pictures_below
 from predict import TORCH
 from store import Store
-from tables import cell, load_now, publish
+from tables import cell, load_now, parser_of, publish
 from tables import page as page_of
 
 Epochs = list[dict[str, Any]]  # of a peer: epoch, test_accuracy, seconds since its process was started
 
 
 def main() -> None:
-    from foldertune.machine import num_cores
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "time-to-accuracy-FOLDER", rounds=False)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -50,8 +48,6 @@ def main() -> None:
         help="of the torchvision script and of the second row of the Hugging Face Trainer",
     )
     parser.add_argument("--peer-epochs", type=int, help="other than 5, 5 and 8: for trying the benchmark itself out")
-    parser.add_argument("--threads", type=int, default=num_cores())
-    parser.add_argument("--no-page", action="store_true", help="print, and write no page in docs/figures")
     given, further = parser.parse_known_args()
     given.folder, given.weights, load = given.folder.absolute(), given.weights.absolute(), load_now()
     ours = []

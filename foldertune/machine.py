@@ -64,7 +64,10 @@ def keep_to_cores() -> None:
 
 
 def is_busy() -> bool:
-    """Whether others kept the processor busy in the last minute, beside one that takes all cores; no where the system does not say."""
+    """Whether others kept the processor busy in the last minute, beside one that takes all cores; no where the system does not say.
+
+    Half as many again as there are cores is a guess: one training counts for as many as it has cores.
+    """
     return hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
 
 

@@ -41,8 +41,8 @@ def keep_note(kind: str, depends_on: Any, content: Any) -> None:
     path, text = _path(kind, depends_on), json.dumps([time.time(), content])
     with contextlib.suppress(OSError, WorkFailedError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        make_room(len(text), path.parent)
         write_text(path, f"{zlib.crc32(text.encode())}\n{text}")
+        make_room(0, path.parent)
 
 
 def noted(

@@ -62,7 +62,7 @@ class TrainSettings(TypedDict, total=False):
     beyond_guide: bool
     """Lift the guide's ranges of batch size, epochs and learning rate."""
     tune: Tune
-    """Which layers learn: all, the upper ones (the lower run once and are cached), only the head, or auto, by the time."""
+    """Which layers learn: all, upper (the lower ones run once and are cached), head, or auto, which decides by the device and the time."""
     optimizer: OptimizerName
     """adamw or sgd."""
     imbalance: Imbalance

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from folders import invented_pictures
+from test_features import MeanEngine
 
+import foldertune
 from foldertune import bench as bench_module
 from foldertune.bench import Bench, open_bench, probed, probed_plan
 from foldertune.forecast import Probe, situation_of
@@ -82,6 +85,20 @@ def test_probed_plan_measures_what_decides_and_what_was_decided(
     assert plan.forecast is not None
 
 
+def test_probed_of_the_upper_layers_after_all_of_them_is_not_kept_for_its_memory_is_theirs(measured: list[str]) -> None:
+    assert planned({"max_minutes": 2.5})["tune"] == "upper"
+    measured.clear()
+    planned({"tune": "upper"})
+    assert measured == ["upper"]
+
+
+def test_plan_with_auto_layers_decides_as_without(small_run: Path) -> None:
+    settings = TrainSettings(tune="auto", model="resnet18", weights="random", image_size=32, device="auto", workers=0)
+    plan = foldertune.plan(small_run.parent / "pictures", **settings)
+    decision = next(one for one in plan.decisions if one.setting == "tune")
+    assert (decision.value, decision.source, decision.rule) == ("all", "rule", "random-start")
+
+
 def test_probed_plan_again_measures_nothing(measured: list[str]) -> None:
     first = planned({})
     measured.clear()
@@ -124,12 +141,38 @@ def test_probed_of_another_plan_is_measured_anew_where_a_step_costs_something_el
     assert len(measured) == 2
 
 
+def test_probed_with_another_number_of_threads_is_measured_anew(
+    measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = decide(situation_of(dataset(), MACHINE, Preprocess()), SETTINGS)
+    probed(opened(), plan)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1_000)
+    probed(opened(), plan)
+    assert len(measured) == 2
+
+
 def test_probed_on_a_busy_machine_is_not_kept(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     plan = decide(situation_of(dataset(), MACHINE, Preprocess()), SETTINGS)
     monkeypatch.setattr(bench_module, "is_busy", lambda: True)
     for _ in range(2):
         probed(opened(), plan)
     assert len(measured) == 2
+
+
+def test_open_bench_makes_no_engine_before_the_first_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def make_engine(*_: object, **named: object) -> MeanEngine:
+        made.append(str(named["precision"]))
+        return MeanEngine()
+
+    monkeypatch.setattr("foldertune.engines.make_engine", make_engine)
+    engine = opened().engine
+    assert engine is not None
+    assert (engine.name, made) == ("openvino", [])
+    for _ in range(2):
+        engine.run(np.zeros((1, 32, 32, 3), np.uint8))
+    assert made == ["bf16"]
 
 
 def test_open_bench_takes_no_more_threads_than_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:

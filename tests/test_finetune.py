@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
 from folders import look, put_classes
 from trainings import thin_network
 
 from foldertune.data.split import split_pictures
 from foldertune.forecast import situation_of
 from foldertune.machine import Machine
+from foldertune.models import build
 from foldertune.models.weights import resolve_weights
 from foldertune.planning import decide
 from foldertune.preprocess import Preprocess
 from foldertune.records import finish
+from foldertune.training import finetune
 from foldertune.training.baseline import prepare_material
 from foldertune.training.finetune import Workplace, course_of, frozen_below, training_source, validation_source
 
@@ -36,3 +41,24 @@ def test_training_learns_on_a_smaller_square_and_is_judged_on_the_whole(tmp_path
     assert train.unchanged is not None
     assert train.unchanged.batch(places, 1).shape == (2, 3, 224, 224)
     assert val.source.batch(places, 1).shape == (2, 3, 224, 224)
+
+
+def test_stored_views_are_learned_from_without_decoding_canvases_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = split_pictures(look(put_classes(tmp_path / "data", {"a": 8, "b": 8})), seed=1)
+    preprocess = resolve_weights("random", "resnet18").preprocess
+    plan = decide(situation_of(dataset, MACHINE, preprocess), {"model": "resnet18", "tune": "upper", "image_size": 32})
+    preprocess = preprocess.with_changes(image_size=32)
+    material = finish(prepare_material(dataset, preprocess, cache=tmp_path / "cache", workers=0))
+    network = build("resnet18", num_classes=2)
+    place = Workplace(network, preprocess, material, "w", tmp_path / "cache", tmp_path / "baseline")
+    course = course_of(plan, deadline_s=math.inf)
+
+    def batch() -> torch.Tensor:
+        train = finish(training_source(place, plan, course, frozen_below(place, course)))
+        return train.source.batch(np.arange(4), 1)
+
+    first = batch()
+    monkeypatch.setattr(finetune, "pack_canvases", lambda *_, **__: pytest.fail("decoded again"))
+    assert torch.equal(batch(), first)

@@ -236,16 +236,6 @@ def test_fit_head_on_many_compares_strengths_on_two_folds_and_judges_the_chosen_
     assert fitted.log_loss == pytest.approx(reference.log_loss, abs=0.02)
 
 
-def test_fit_head_is_not_led_astray_by_classes_of_one_picture() -> None:
-    """Held out, such a picture is always a surprise, the greater the weaker the penalty."""
-    features, labels = blobs(120, 40, 4)
-    alone = fit_head(features, labels, num_classes=34, seed=0)
-    lonely, _ = blobs(30, 40, 30, seed=9)
-    more = np.concatenate([features, lonely]), np.concatenate([labels, np.arange(4, 34)])
-    fitted = fit_head(*more, num_classes=34, seed=0)
-    assert abs(STRENGTHS.index(fitted.strength) - STRENGTHS.index(alone.strength)) <= 2
-
-
 def test_fit_head_on_features_that_are_not_finite_refuses() -> None:
     features, labels = blobs(20, 5, 2)
     features[3, 2] = np.nan

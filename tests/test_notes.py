@@ -80,6 +80,12 @@ def test_noted_that_is_not_to_be_kept_is_made_again_but_a_kept_one_is_taken() ->
     assert noted("probe", "a", lambda: Speed(3.0), record=Speed, keep=False) == Speed(2.0)
 
 
+def test_keep_note_beyond_the_bound_of_the_cache_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDERTUNE_CACHE_GIB", "0")
+    keep_note("probe", "a", 1)
+    assert list(cache.iterdir()) == []
+
+
 def test_what_a_killed_writer_left_is_an_entry_that_can_be_cleared(cache: Path) -> None:
     keep_note("probe", "a", 1)
     (path,) = cache.glob("probe-*.json")

@@ -89,6 +89,17 @@ def test_distance_of_pictures_that_the_statistics_came_from_is_small_and_grows_w
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_distance_in_bf16_is_not_emulated_where_the_processor_lacks_it(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+) -> None:
+    monkeypatch.setattr("foldertune.training.survey.cpu_has_bf16", lambda: has_bf16)
+    network, lowered = build("resnet18", num_classes=2), []
+    network.get_submodule("conv1").register_forward_hook(lambda *_: lowered.append(torch.is_autocast_enabled("cpu")))
+    distance(network, Preprocess(image_size=32), np.zeros((16, 32, 32, 3), np.uint8), precision="bf16")
+    assert lowered == [has_bf16]
+
+
 def test_distance_of_a_network_without_batch_norms_is_none() -> None:
     class Plain(torch.nn.Module):
         num_stages = 1

@@ -20,7 +20,8 @@ from foldertune.machine import cpu_has_bf16, keep_freed_memory
 from foldertune.models import build
 from foldertune.training.trainer import Course, Labelled, Trainer
 
-NUM_CLASSES, IMAGE_PX = 10, 224
+NUM_CLASSES = 10
+IMAGE_PX = {"all": 224, "as-planned": 192}
 UPPER_STAGE, UPPER_SHAPE = 4, (1024, 14, 14)
 STEM_AND_FIRST_STAGE = 2  # the plan lets learning begin above them
 
@@ -30,9 +31,9 @@ class Blank:
 
     first_stage = 0
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, side: int) -> None:
         self.num_pictures = batch_size
-        pictures = torch.randn(batch_size, 3, IMAGE_PX, IMAGE_PX)
+        pictures = torch.randn(batch_size, 3, side, side)
         self._pictures = pictures.contiguous(memory_format=torch.channels_last)
 
     def batch(self, places: object, epoch: int) -> torch.Tensor:
@@ -43,11 +44,12 @@ def main() -> None:
     mode, batch_size, num_steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
-        source: Source = stored(Path(scratch), batch_size) if mode == "upper" else Blank(batch_size)
+        source: Source = stored(Path(scratch), batch_size) if mode == "upper" else Blank(batch_size, IMAGE_PX[mode])
         course = Course(
             epochs=1, batch_size=batch_size, learning_rate=1e-4, seed=1,
             precision="bf16" if cpu_has_bf16() else "float32",
             first_stage=UPPER_STAGE if mode == "upper" else 0,
+            batch_norm="batch" if mode == "all" else "frozen",
             first_learning=STEM_AND_FIRST_STAGE if mode == "as-planned" else 0,
         )  # fmt: skip
         network = build("resnet50", num_classes=NUM_CLASSES).eval()

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from foldertune.preprocess import Interpolation
 
 
-AUGMENTING = (
-    1  # raised whenever the same draw gives other pictures: stored views of earlier versions are then made again
-)
+# Raised whenever the same draw gives other pictures: stored views of earlier versions are then made again.
+AUGMENTING = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,9 +82,8 @@ def open_saved(
             raise
         except Exception:  # the libraries raise many types on a damaged file, and a wrong answer is one of ours
             pass
-        saved.shelf.drop(
-            name
-        )  # not above: there the error holds the engine, and Windows deletes no file that one has mapped
+        # Not above: there the error holds the engine, and Windows deletes no file that one has mapped.
+        saved.shelf.drop(name)
     return _from_shelf(saved, engine, precision, calibration)
 
 

@@ -26,7 +26,6 @@ NUM_FOLDS = 5
 _MANY = 2e10
 # Below this many, a pass ends sooner on one core than on several that wait for each other, above all where others work too.
 _FEW = 1e7
-_RISEN = 1.001  # times the least loss: less is a ripple, not a rise
 # From so many rows on two of the five folds tell the strengths apart.
 _ENOUGH = 1000
 # Directions with less than this share of the largest variance are rounding of float32, not data.
@@ -87,19 +86,17 @@ def _best_strength(z: Tensor, y: Tensor, *, held_out: NDArray[np.bool_], num_cla
     two beside the best. held_out (M, N).
     """
     inside, labels = torch.from_numpy(~held_out.T), y.numpy()
-    # What is held out of a class of one picture was never seen: its loss says how far a bias ran, nothing of the strength.
-    told = np.bincount(labels)[labels] > 1
     fits = {-1: torch.zeros(z.shape[1], len(held_out), num_classes)}
     losses: dict[int, float] = {}
 
     def attempt(place: int) -> None:
         start = fits[max(known for known in fits if known < place)]
         fits[place] = _minimise(z, y, inside=inside, strength=STRENGTHS[place], start=start, tolerance=_TO_COMPARE)
-        losses[place] = _log_loss(_out_of_fold(z, fits[place], held_out)[told], labels[told])
+        losses[place] = _log_loss(_out_of_fold(z, fits[place], held_out), labels)
 
     for place in range(0, len(STRENGTHS), 2):
         attempt(place)
-        if losses[place] > _RISEN * min(losses.values()):
+        if losses[place] > min(losses.values()):
             break
     best = min(losses, key=losses.__getitem__)
     for place in (best - 1, best + 1):
@@ -142,24 +139,12 @@ def logistic_path(x: Tensor, y: Tensor, strengths: Sequence[float], *, num_class
     Returns (weight (K, D), bias (K,)) for each strength.
     """
     axes, everything = principal_axes(x), torch.ones(len(x), 1, dtype=torch.bool)
-    path = _path(_with_ones(x @ axes), y, strengths, inside=everything, num_classes=num_classes, tolerance=_TO_KEEP)
-    return [((axes @ fitted[:-1, 0]).T.contiguous(), fitted[-1, 0]) for fitted in path]
-
-
-def _path(
-    z: Tensor,
-    y: Tensor,
-    strengths: Sequence[float],
-    *,
-    inside: Tensor,
-    num_classes: int,
-    tolerance: float = _TO_COMPARE,
-) -> Iterator[Tensor]:
-    """The weights (R + 1, M, K) of M regressions for each strength; see `_minimise`."""
-    weights = torch.zeros(z.shape[1], inside.shape[1], num_classes)
+    z, path = _with_ones(x @ axes), []
+    fitted = torch.zeros(z.shape[1], 1, num_classes)
     for strength in strengths:
-        weights = _minimise(z, y, inside=inside, strength=strength, start=weights, tolerance=tolerance)
-        yield weights
+        fitted = _minimise(z, y, inside=everything, strength=strength, start=fitted, tolerance=_TO_KEEP)
+        path.append(((axes @ fitted[:-1, 0]).T.contiguous(), fitted[-1, 0]))
+    return path
 
 
 def _minimise(z: Tensor, y: Tensor, *, inside: Tensor, strength: float, start: Tensor, tolerance: float) -> Tensor:
