@@ -32,6 +32,7 @@ from store import Store
 from tables import cell, load_now, parser_of, publish
 from tables import page as page_of
 
+PEERS_NAMED = ["fastai", "transformers", "transformers-at-plain-rate", "torchvision"]
 Epochs = list[dict[str, Any]]  # of a peer: epoch, test_accuracy, seconds since its process was started
 
 
@@ -40,12 +41,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--peers", nargs="+", default=["fastai", "transformers", "torchvision"], help="or none")
+    parser.add_argument("--peers", nargs="+", choices=[*PEERS_NAMED, "none"], default=PEERS_NAMED)
     parser.add_argument(
         "--plain-rate",
         type=float,
         default=1e-4,
-        help="of the torchvision script and of the second row of the Hugging Face Trainer",
+        help="of the torchvision script, and of the Hugging Face Trainer beside its default",
     )
     parser.add_argument("--peer-epochs", type=int, help="other than 5, 5 and 8: for trying the benchmark itself out")
     given, further = parser.parse_known_args()
@@ -108,29 +109,20 @@ def peers_once(given: argparse.Namespace) -> list[tuple[Contestant, Epochs]]:
     precision = "bf16" if cpu_has_bf16() else "float32"
     trainer, five = ("train_transformers.py", ("transformers", *TORCH)), ["--epochs", "5"]
     plain = ["--epochs", "8", "--rate", str(given.plain_rate), "--precision", precision]
-    wanted: list[tuple[str, str, str, tuple[str, ...], list[str]]] = [
-        ("fastai", "fastai fine_tune(5)", "train_fastai.py", ("fastai", *TORCH), five),
-        # Version 5.24 has 5e-5 as its default; the second row has the rate that the plain script takes on this set.
-        ("transformers", "Hugging Face Trainer, its default rate", *trainer, five),
-        (
-            "transformers",
-            f"Hugging Face Trainer, {given.plain_rate:g}",
-            *trainer,
-            [*five, "--rate", str(given.plain_rate)],
-        ),
-        (
-            "torchvision",
-            f"torchvision script, AdamW {given.plain_rate:g}, {precision}",
-            "train_torchvision.py",
-            TORCH,
-            plain,
-        ),
-    ]
+    rate = f"{given.plain_rate:g}"
+    wanted: dict[str, tuple[str, str, tuple[str, ...], list[str]]] = {
+        "fastai": ("fastai fine_tune(5)", "train_fastai.py", ("fastai", *TORCH), five),
+        "transformers": ("Hugging Face Trainer, its default rate (5e-5)", *trainer, five),
+        "transformers-at-plain-rate": (f"Hugging Face Trainer, {rate}", *trainer, [*five, "--rate", rate]),
+        "torchvision": (f"torchvision script, AdamW {rate}, {precision}", "train_torchvision.py", TORCH, plain),
+    }
     variables, store = peer_variables(given.threads), Store(place("results"))
     found = []
-    for within, name, script, packages, usual in wanted:
-        if within not in given.peers:
+    for key in given.peers:
+        if key == "none":
             continue
+        name, script, packages, usual = wanted[key]
+        within = key.partition("-")[0]  # whose environment it runs in
         flags = [usual[0], str(given.peer_epochs or usual[1]), *usual[2:]]
         arguments = [given.folder, given.weights, str(given.threads), *flags]
         contestant = peer(name, script, arguments, within=within, packages=packages)
