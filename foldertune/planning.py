@@ -126,22 +126,28 @@ def _epochs(situation: Situation, chosen: Chosen) -> Answer:
 
 def _auto_epochs(situation: Situation, chosen: Chosen) -> Answer:
     """What the size of the set asks for, if the time allows it."""
-    wanted = max(3, min(30, round(12 * (500 / max(1, situation.num_train)) ** 0.5)))
-    asked = f"{situation.num_train:,} training pictures: about 12 passes at 500, fewer as they grow"
+    passes, why_so_many = recipe.passes(situation, chosen)
+    least_wanted = LEAST_ADAPTING if recipe.adapts(chosen) else LEAST_EPOCHS
+    wanted = round(passes * (500 / max(1, situation.num_train)) ** 0.5)
+    wanted = min(30, max(least_wanted, wanted, epochs_to_learn(situation, chosen)))
+    asked = f"{situation.num_train:,} training pictures: about {passes} passes at 500, fewer as they grow{why_so_many}"
     limit, why = minutes_allowed(situation, chosen)
     if limit is None or situation.probe is None:
         return wanted, asked, "auto-epochs"
     # Without a limit of the user's, never so few that nothing would be learned, as where the machine did other work when it was
     # measured.
-    enough = LEAST_ADAPTING if recipe.adapts(chosen) else LEAST_EPOCHS
-    least = 1 if chosen["max_minutes"] else min(wanted, max(enough, epochs_to_learn(situation, chosen)))
+    least = 1 if chosen["max_minutes"] else min(wanted, max(least_wanted, epochs_to_learn(situation, chosen)))
     epochs = wanted
-    while epochs > least and seconds_of(situation, {**chosen, "epochs": epochs}) > 60 * limit:
+
+    def fits() -> bool:
+        return seconds_of(situation, {**chosen, "epochs": epochs}) <= 60 * limit
+
+    while epochs > least and not fits():
         epochs -= 1
+    if not fits():
+        return epochs, f"the fewest that make sense; {limit:.1f} minutes ({why}) are too short for them", "time-limit"
     if epochs == wanted:
         return wanted, asked, "auto-epochs"
-    if seconds_of(situation, {**chosen, "epochs": epochs}) > 60 * limit:
-        return epochs, f"the fewest that make sense; {limit:.1f} minutes ({why}) are too short for them", "time-limit"
     return epochs, f"what fits into {limit:.1f} minutes ({why}); {wanted} if time were no matter", "time-limit"
 
 

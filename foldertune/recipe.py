@@ -31,6 +31,11 @@ FAR_FROM = 0.37
 # smaller by so much evens that out. Source: Touvron et al. 2019, "Fixing the train-test resolution discrepancy".
 REDUCED, LEAST_REDUCED_PX = 6 / 7, 192
 
+# Passes over 500 pictures. Where time is no matter a guess; on a processor what suffices: the three sets answered no better after more
+# of them (docs/log.md): near pictures, far ones, and far ones without an upright side, of which there are four times as many to see.
+PASSES = 12
+PASSES_NEAR, PASSES_FAR, PASSES_ANY = 5, 4, 7
+
 VIEWS = 2  # augmented ones of each picture whose activations are cached
 # How much faster the last stage learns from cached activations than what the plan trains else: 61 pictures a second (docs/figures/steps.md)
 # against 19.5 at 192 px (docs/figures.md).
@@ -209,6 +214,17 @@ def train_size(_: Situation, chosen: Chosen) -> Answer:
         "random crops enlarge what they show: at this size it is as large as in whole pictures, and a step costs a quarter less",
         "train-size",
     )
+
+
+def passes(situation: Situation, chosen: Chosen) -> tuple[int, str]:
+    """How often 500 training pictures should be seen, and why so seldom."""
+    in_no_hurry = bool(chosen["max_minutes"]) or chosen["device"] != "cpu"
+    if in_no_hurry or chosen["preset"] != "auto" or chosen["weights"] == "random":
+        return PASSES, ""
+    if not _is_far(situation):
+        return PASSES_NEAR, "; on a processor more earn too little for their time, --epochs takes them"
+    number = PASSES_ANY if _may_be_turned(situation) else PASSES_FAR
+    return number, "; on sets like these more answered no better"
 
 
 def label_smoothing(_: Situation, chosen: Chosen) -> Answer:

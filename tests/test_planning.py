@@ -347,6 +347,41 @@ def test_far_pictures_without_an_upright_side_are_turned_instead_of_coloured() -
     assert chosen == ["light", "any", 3e-4, "batch", 10.0]
 
 
+@pytest.mark.parametrize(
+    ("survey", "num_pictures", "epochs"),
+    [
+        (NEAR, 1_821, 3),  # 1,275 to train
+        (NEAR, 720, 5),
+        (NEAR, 40_000, 2),
+        (FAR, 728, 4),
+        (FAR, 40_000, 4),
+        (Survey(0.25, 0.48), 720, 7),
+        (Survey(0.25, 0.48), 14_000, 4),
+    ],
+)
+@pytest.mark.parametrize("speed", [20, 200])
+def test_epochs_on_a_processor_are_what_suffices_however_fast_it_is(
+    survey: Survey, num_pictures: int, epochs: int, speed: int
+) -> None:
+    fast = replace(PROBE, train_per_s=speed * num_pictures, features_per_s=1e6, decode_per_s=1e6, validate_per_s=1e6)
+    assert decide(situation(num_pictures, TUNED_WHOLE, fast, survey=survey), {})["epochs"] == epochs
+
+
+def test_epochs_of_a_small_set_are_enough_to_move_the_network() -> None:
+    """At 35 pictures three steps an epoch, of which the passes of larger sets would make too few."""
+    for survey in (NEAR, FAR):
+        facts = situation(50, TUNED_WHOLE, replace(PROBE, train_per_s=1e4), survey=survey)
+        assert decide(facts, {})["epochs"] >= 15
+
+
+@pytest.mark.parametrize(("machine", "settings"), [(GPU, {}), (TUNED_WHOLE, {"max_minutes": 600})])
+def test_epochs_where_time_is_no_matter_are_those_that_the_size_of_the_set_asks_for(
+    machine: Machine, settings: TrainSettings
+) -> None:
+    fast = replace(PROBE, train_per_s=1e4)
+    assert decide(situation(714, machine, fast, survey=FAR, whole=fast), settings)["epochs"] == 12
+
+
 def test_far_pictures_that_may_be_turned_get_more_time() -> None:
     fast = replace(PROBE, train_per_s=20)
     plans = [decide(situation(800, TUNED_WHOLE, fast, survey=Survey(share, 0.48)), {}) for share in (0.25, 0.9)]
