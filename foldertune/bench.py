@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from foldertune.training.features import Extraction
     from foldertune.training.trainer import Course
 
+PROBED_BATCH = 16  # pictures of a training step that is measured on a processor, at most
 # How fast a machine is depends on what else it does: what was measured on another day is measured again.
 _A_DAY_S = 24 * 60 * 60
 
@@ -126,7 +127,10 @@ def probed(bench: Bench, plan: Plan, *, keep: bool = True) -> Probe:
 
     assert bench.engine is not None
     size, course, engine = bench.team.size, course_of(plan, deadline_s=0), bench.engine
-    course = replace(course, learning_rate=0.0, batch_size=math.ceil(course.batch_size / size))
+    wanted = math.ceil(course.batch_size / size)  # of one process
+    # On a processor a picture of a larger batch costs what one of these costs: measured once, it serves for all of them.
+    on_cpu = course.device == "cpu"
+    course = replace(course, learning_rate=0.0, batch_size=min(wanted, PROBED_BATCH) if on_cpu else wanted)
     canvas = canvas_size(bench.dataset.of("train"), bench.preprocess)
     work = [
         bench.network.name, bench.network.num_classes, bench.preprocess.to_dict(), plan["train_size"], canvas, size,
@@ -139,7 +143,9 @@ def probed(bench: Bench, plan: Plan, *, keep: bool = True) -> Probe:
         return replace(probe, **rates, start_s=bench.start_s + engine.made_in_s)
 
     depends_on, keep = [work, _costs(course), machine, _versions()], keep and not is_busy()
-    return noted("probe", depends_on, measured, record=Probe, max_age_s=_A_DAY_S, keep=keep)
+    probe = noted("probe", depends_on, measured, record=Probe, max_age_s=_A_DAY_S, keep=keep)
+    more = wanted / course.batch_size - 1
+    return replace(probe, memory_mib=probe.memory_mib + more * probe.kept_mib)
 
 
 def _costs(course: Course) -> list[Any]:

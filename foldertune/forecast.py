@@ -42,6 +42,7 @@ class Probe:
     train_per_s: float  # pictures, forward and backward
     validate_per_s: float
     memory_mib: float  # peak of the process that measured
+    kept_mib: float = 0.0  # of it, what the pictures of one step keep for the way back
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,9 @@ from foldertune.settings import TrainSettings, Wish
 from foldertune.training import probe as probe_module
 
 MACHINE = Machine("cpu", "processor", 2, 24_000, 20_000, 20_000, 100_000, bf16=True)
-SPEED = Probe(start_s=5, decode_per_s=0, features_per_s=40, train_per_s=15, validate_per_s=30, memory_mib=1_500)
+SPEED = Probe(
+    start_s=5, decode_per_s=0, features_per_s=40, train_per_s=15, validate_per_s=30, memory_mib=1_500, kept_mib=700
+)
 SETTINGS: TrainSettings = {"model": "resnet18", "image_size": 32, "workers": 0}
 
 
@@ -139,6 +141,14 @@ def test_probed_of_another_plan_is_measured_anew_where_a_step_costs_something_el
     assert len(measured) == 1
     probed(opened(), decide(situation, {**SETTINGS, **changes}))
     assert len(measured) == 2
+
+
+def test_probed_on_a_processor_of_larger_batches_is_measured_once_and_takes_more_memory(measured: list[str]) -> None:
+    situation = situation_of(dataset(), MACHINE, Preprocess())
+    found = [probed(opened(), decide(situation, {**SETTINGS, "batch_size": size})) for size in (16, 24, 64)]
+    assert len(measured) == 1
+    assert [one.memory_mib for one in found] == [1_500, 1_500 + 0.5 * 700, 1_500 + 3 * 700]
+    assert len({one.train_per_s for one in found}) == 1
 
 
 def test_probed_with_another_number_of_threads_is_measured_anew(

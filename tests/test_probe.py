@@ -49,6 +49,12 @@ def test_measure_trains_on_the_smaller_square_and_validates_on_the_whole(monkeyp
     assert seen == {(True, 32), (False, 64)}
 
 
+def test_measure_tells_what_a_step_keeps_and_it_grows_with_the_batch() -> None:
+    kept = [measured(thin_network(), batch_size=size).kept_mib for size in (4, 8)]
+    assert 0 < kept[0] < kept[1]
+    assert kept[1] == pytest.approx(2 * kept[0], rel=0.05)
+
+
 def test_measure_of_a_step_that_does_not_fit_says_what_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

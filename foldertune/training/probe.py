@@ -50,7 +50,7 @@ def measure(
     features_per_s = _BATCH / _steady_time(lambda: engine.run(pictures))
     source = _blank_source(network, course, preprocess.with_changes(image_size=train_size), canvas)
     try:
-        train_per_s, validate_per_s = _training_rates(network, course, source, side)
+        train_per_s, validate_per_s, kept_mib = _training_rates(network, course, source, side)
     except torch.OutOfMemoryError as error:
         raise MissingError(
             f"A step of {course.batch_size} pictures at {train_size} px does not fit into the memory of the device {course.device}. "
@@ -63,11 +63,15 @@ def measure(
         train_per_s=train_per_s,
         validate_per_s=validate_per_s,
         memory_mib=peak_memory_mib(),
+        kept_mib=kept_mib,
     )
 
 
-def _training_rates(network: Network, course: Course, source: Source, side: int) -> tuple[float, float]:
-    """Training steps at rate 0 change no weight; gradients and optimizer state are dropped with the trainer."""
+def _training_rates(network: Network, course: Course, source: Source, side: int) -> tuple[float, float, float]:
+    """Pictures per second of training and of looking, and the MiB that a step keeps.
+
+    Training steps at rate 0 change no weight; gradients and optimizer state are dropped with the trainer.
+    """
     places, labels = (
         np.arange(course.batch_size),
         torch.zeros(course.batch_size, dtype=torch.int64, device=course.device),
@@ -86,10 +90,27 @@ def _training_rates(network: Network, course: Course, source: Source, side: int)
             network.classify(network.pool(network.run_stages(x, first=course.first_stage)))
 
     trainer.learning_mode()
-    training = course.batch_size / _steady_time(step)
+    kept_mib = _kept_mib(step, network)
+    training = course.batch_size / _steady_time(step, is_warm=True)
     trainer.go_back()  # the statistics of batch norms have seen black pictures
     network.eval()
-    return training, course.batch_size / _steady_time(look)
+    return training, course.batch_size / _steady_time(look), kept_mib
+
+
+def _kept_mib(step: Callable[[], object], network: Network) -> float:
+    """What a step keeps from the way up for the way back: of its pictures, and a little of weights in a lower precision."""
+    own = {value.untyped_storage().data_ptr() for value in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        step()
+    return sum(kept.values()) / 2**20
 
 
 def _blank_source(network: Network, course: Course, preprocess: Preprocess, canvas: tuple[int, int]) -> Source:
@@ -130,9 +151,10 @@ class _BlankActivations:
         return torch.zeros(len(places), *self._shape, device=self._device)
 
 
-def _steady_time(work: Callable[[], object]) -> float:
+def _steady_time(work: Callable[[], object], *, is_warm: bool = False) -> float:
     """Mean seconds of some work: one run warms up, then it runs for a quarter of a second, or four times."""
-    work()
+    if not is_warm:
+        work()
     _synchronise()
     began, num_runs = time.perf_counter(), 0
     while num_runs == 0 or (num_runs < 4 and time.perf_counter() - began < 0.25):
