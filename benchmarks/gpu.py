@@ -6,12 +6,12 @@ with ours after the pictures were decoded once, as in every epoch but the first;
 "compiled" is the same with torch.compile, after its first steps, which are told in seconds.
 The kinds are interleaved, in one process.
 
-usage: python benchmarks/gpu.py [--pictures 2048] [--batch-size 64] [--rounds 5]
+usage: python benchmarks/gpu.py [--pictures 2048] [--batch-size 64] [--times 5]
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine_facts import describe, spread
 from PIL import Image
+from tables import Row, Scale, load_now, page, parser_of, publish, render
 from torch import Tensor
 
 from foldertune.data.augment import STRENGTHS
@@ -33,36 +33,35 @@ from foldertune.preprocess import Preprocess
 from foldertune.records import Picture, finish
 from foldertune.training.trainer import Course, Labelled, Trainer
 
+OURS = "ours"
 NUM_CLASSES, WIDTH, HEIGHT, SIDE = 10, 500, 375, 224
 WARM_UP = 5  # steps
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__, "gpu")
     parser.add_argument("--pictures", type=int, default=2048)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
+    given, load = parser.parse_args(), load_now()
     if not torch.cuda.is_available():
         print("There is no GPU here that torch can use, so nothing was measured; run this where there is one.")
         return
-    print(f"{describe()}; {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}", flush=True)
+    told = [f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}; batches of {given.batch_size}."]
     with tempfile.TemporaryDirectory() as scratch:
         pictures = made_pictures(Path(scratch), given.pictures)
         kinds = {
-            "ours": ours(Path(scratch), pictures, given.batch_size),
+            OURS: ours(Path(scratch), pictures, given.batch_size, told),
             "plain loop": plain(Path(scratch), pictures, given.batch_size),
-            "compute": compute(given.batch_size, compiled=False),
-            "compute, compiled": compute(given.batch_size, compiled=True),
+            "compute": compute(given.batch_size, told, compiled=False),
+            "compute, compiled": compute(given.batch_size, told, compiled=True),
         }
         rates: dict[str, list[float]] = {kind: [] for kind in kinds}
-        for _ in range(given.rounds):
+        for _ in range(given.times):
             for kind, epoch in kinds.items():
                 rates[kind].append(epoch())
-    print("| training | pictures per second | over the plain loop |\n|---|---|---|")
-    for kind, found in rates.items():
-        ratio = np.median(found) / np.median(rates["plain loop"])
-        print(f"| {kind} | {spread(found, 0)} | {ratio:.2f} |")
+    rows = [Row(kind, found) for kind, found in rates.items()]
+    table = render(rows, Scale("pictures a second", 0, rate=True), ours=OURS)
+    publish("gpu", page("Training on a GPU", [*told, table], arguments=sys.argv, load=load), write=not given.no_page)
 
 
 def made_pictures(folder: Path, num_pictures: int) -> list[Picture]:
@@ -85,12 +84,12 @@ def timed(num_pictures: int, work: Callable[[], None]) -> float:
     return num_pictures / (time.perf_counter() - began)
 
 
-def ours(folder: Path, pictures: list[Picture], batch_size: int) -> Callable[[], float]:
+def ours(folder: Path, pictures: list[Picture], batch_size: int, told: list[str]) -> Callable[[], float]:
     """The loop of training/loop.py without its saving and validating."""
     preprocess = Preprocess(image_size=SIDE)
     began = time.perf_counter()
     canvases = finish(pack_canvases(folder, pictures, preprocess, cache=folder / "cache", workers=min(num_cores(), 8)))
-    print(f"Decoding once: {len(pictures) / (time.perf_counter() - began):,.0f} pictures per second", flush=True)
+    told.append(f"Decoding once: {len(pictures) / (time.perf_counter() - began):,.0f} pictures a second.")
     source = CanvasSource(canvases, pictures, preprocess, strength=STRENGTHS["standard"], seed=0, device="cuda")
     labels = np.arange(len(pictures)) % NUM_CLASSES
     course = Course(
@@ -173,7 +172,7 @@ def plain(folder: Path, pictures: list[Picture], batch_size: int) -> Callable[[]
     return lambda: timed(len(pictures), epoch)
 
 
-def compute(batch_size: int, *, compiled: bool) -> Callable[[], float]:
+def compute(batch_size: int, told: list[str], *, compiled: bool) -> Callable[[], float]:
     """Twenty steps on a batch that is there."""
     step = plain_step(compiled=compiled)
     x = torch.rand(batch_size, 3, SIDE, SIDE, device="cuda").to(memory_format=torch.channels_last)
@@ -185,7 +184,7 @@ def compute(batch_size: int, *, compiled: bool) -> Callable[[], float]:
 
     seconds = WARM_UP * batch_size / timed(WARM_UP * batch_size, lambda: steps(WARM_UP))
     if compiled:
-        print(f"Compiling, with {WARM_UP} steps: {seconds:.0f} s", flush=True)
+        told.append(f"Compiling, with {WARM_UP} steps: {seconds:.0f} s.")
     return lambda: timed(20 * batch_size, lambda: steps(20))
 
 
