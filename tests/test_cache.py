@@ -240,6 +240,17 @@ def test_clear_takes_up_a_deletion_that_was_cut_short(tmp_path: Path) -> None:
     assert names_in(tmp_path / "engines") == set()
 
 
+def test_existing_parent_of_a_drive_that_is_not_there_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where nothing above a path need exist."""
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(MissingError) as caught:
+        existing_parent(Path("X:/cache"))
+    assert str(caught.value) == (
+        f"Neither {Path('X:/cache')} nor any folder above it exists: its drive is not there. Give a place on one that is; the "
+        "cache's is set by FOLDERTUNE_CACHE."
+    )
+
+
 def test_find_contents_of_what_is_no_folder_says_so(tmp_path: Path) -> None:
     path = put(tmp_path / "file")
     with pytest.raises(MissingError) as caught:

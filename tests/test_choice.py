@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 import weakref
@@ -537,6 +538,36 @@ def test_validation_answers_of_damaged_predictions_say_which_file(
         MissingError, match=r"they cannot be read: .*predictions\.npz is damaged or missing.*Take --precision float32"
     ):
         list(validation_answers(saved, 8))
+
+
+def without_split(run: Path, split: str) -> None:
+    """Leave out the rows of a split, as of a run that had none."""
+    table = run / "dataset.csv"
+    rows = [line for line in table.read_text().splitlines(keepends=True) if f",{split}," not in line]
+    assert len(rows) < len(table.read_text().splitlines())
+    numbered = [rows[0], *(re.sub(r"^\d+", str(row), line) for row, line in enumerate(rows[1:]))]
+    table.write_text("".join(numbered))
+
+
+def test_validation_answers_of_a_run_without_such_pictures_say_so(saved: SavedModel, run: Path) -> None:
+    without_split(run, "val")
+    with pytest.raises(MissingError, match=r"has no validation pictures with answers\. Take --precision float32"):
+        list(validation_answers(saved, 8))
+
+
+def test_calibration_pictures_of_a_run_without_training_pictures_say_so(saved: SavedModel, run: Path) -> None:
+    without_split(run, "train")
+    with pytest.raises(MissingError, match=r"has no training pictures to calibrate int8 on\. Take --precision float32"):
+        calibration_pictures(saved)
+
+
+def test_open_saved_in_int8_that_was_never_prepared_says_what_to_do(saved: SavedModel) -> None:
+    with pytest.raises(MissingError) as caught:
+        open_saved(saved, "openvino", "int8", calibration=None)
+    assert str(caught.value) == (
+        f"int8 has not been prepared for {saved.run.path}, and there are no training pictures to calibrate it on. "
+        "Take --precision float32, or run `foldertune speed` where the pictures are."
+    )
 
 
 def test_measure_without_the_pictures_of_the_run_refuses_int8_and_says_why(
