@@ -24,9 +24,12 @@ T = TypeVar("T")
 _VERSION = 1  # raised whenever the same question gets another answer
 
 
-def find_note(kind: str, depends_on: Any, *, max_age_s: float = math.inf) -> Any | None:
-    """What was kept under this kind and all that it depends on (JSON-ready), if it is not older than that; else None."""
-    path = _path(kind, depends_on)
+def find_note(kind: str, depends_on: Any, *, max_age_s: float = math.inf, folder: Path | None = None) -> Any | None:
+    """What was kept under this kind and all that it depends on (JSON-ready), if it is not older than that; else None.
+
+    folder: the cache folder, where it is not the user's.
+    """
+    path = _path(kind, depends_on, folder)
     with contextlib.suppress(OSError, ValueError, TypeError):
         check, _, text = path.read_text(encoding="ascii").partition("\n")
         made_at, content = json.loads(text)
@@ -36,9 +39,9 @@ def find_note(kind: str, depends_on: Any, *, max_age_s: float = math.inf) -> Any
     return None
 
 
-def keep_note(kind: str, depends_on: Any, content: Any) -> None:
+def keep_note(kind: str, depends_on: Any, content: Any, *, folder: Path | None = None) -> None:
     """Keep something JSON-ready, where the cache can be written."""
-    path, text = _path(kind, depends_on), json.dumps([time.time(), content])
+    path, text = _path(kind, depends_on, folder), json.dumps([time.time(), content])
     with contextlib.suppress(OSError, WorkFailedError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, f"{zlib.crc32(text.encode())}\n{text}")
@@ -65,6 +68,6 @@ def noted(
     return made
 
 
-def _path(kind: str, depends_on: Any) -> Path:
+def _path(kind: str, depends_on: Any, folder: Path | None) -> Path:
     identity = json.dumps([_VERSION, kind, depends_on], sort_keys=True)
-    return cache_folder() / f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"
+    return (folder or cache_folder()) / f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +19,9 @@ from foldertune.engines import LaterEngine
 from foldertune.models import build
 from foldertune.models.architecture import shape_of, stage_shape
 from foldertune.preprocess import Preprocess
-from foldertune.records import Picture, Progress, finish
+from foldertune.records import Picture, Progress, Work, finish
 from foldertune.training.baseline import HeadShape, kept_head
-from foldertune.training.features import Extraction
+from foldertune.training.features import Extraction, Seen
 from foldertune.training.head import Head, fit_head
 
 SMALL = Preprocess(image_size=IMAGE_PX)
@@ -62,14 +64,19 @@ def extraction(cache: Path, engine: MeanEngine, *, weights_id: str = "w") -> Ext
     return Extraction(engine, SMALL, shape=(3, 2, 2), weights_id=weights_id, precision="float32", cache=cache)
 
 
-def canvases(packed: Pack, rows: list[Picture]) -> CanvasSource:
-    return CanvasSource(packed, rows, SMALL, strength=STRENGTHS["standard"], seed=1, device="cpu")
+SEEN = Seen(STRENGTHS["standard"], seed=1, canvas=(IMAGE_PX, IMAGE_PX))
 
 
-def views(cache: Path, engine: MeanEngine, packed: Pack, rows: list[Picture]) -> Pack:
-    source = canvases(packed, rows)
-    made = extraction(cache, engine)
-    return finish(made.views(rows, source, num_views=2, seed=1))
+def canvases(packed: Pack, rows: list[Picture], seen: Seen = SEEN) -> CanvasSource:
+    return CanvasSource(packed, rows, SMALL, strength=seen.strength, seed=seen.seed, device="cpu")
+
+
+def views(cache: Path, engine: MeanEngine, packed: Pack, rows: list[Picture], *, seen: Seen = SEEN) -> Pack:
+    def source() -> Work[CanvasSource]:
+        yield from ()
+        return canvases(packed, rows, seen)
+
+    return finish(extraction(cache, engine).views(rows, source, seen=seen, num_views=2))
 
 
 def test_features_are_the_engines_answers_in_the_pictures_order(tmp_path: Path, packed: Pack) -> None:
@@ -85,7 +92,7 @@ def test_features_are_the_engines_answers_in_the_pictures_order(tmp_path: Path, 
     assert told == [Progress("features", done, NUM_PICTURES) for done in (16, 32, 40)]
     assert found.dtype == np.float32
     assert np.array_equal(found[:, :, 0, 0], packed.read_all().mean((1, 2)).astype(np.float32))
-    assert engine.batches == [16, 16, 8]
+    assert engine.batches == [16, 16, 16]
 
 
 def test_features_a_second_time_come_from_the_cache(tmp_path: Path, packed: Pack) -> None:
@@ -95,13 +102,26 @@ def test_features_a_second_time_come_from_the_cache(tmp_path: Path, packed: Pack
     assert np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("change", ["weights", "pictures"])
-def test_features_of_other_weights_or_pictures_are_computed(change: str, tmp_path: Path, packed: Pack) -> None:
+def test_features_of_other_weights_are_computed(tmp_path: Path, packed: Pack) -> None:
     finish(extraction(tmp_path, MeanEngine()).features(pictures(), packed))
     engine = MeanEngine()
-    others = pictures()[::-1] if change == "pictures" else pictures()
-    finish(extraction(tmp_path, engine, weights_id="v" if change == "weights" else "w").features(others, packed))
-    assert sum(engine.batches) == NUM_PICTURES
+    finish(extraction(tmp_path, engine, weights_id="v").features(pictures(), packed))
+    assert engine.batches == [16, 16, 16]
+
+
+def test_features_of_the_same_pictures_in_another_order_are_read(tmp_path: Path, packed: Pack) -> None:
+    first, engine = finish(extraction(tmp_path, MeanEngine()).features(pictures(), packed)), MeanEngine()
+    found = finish(extraction(tmp_path, engine).features(pictures()[::-1], packed))
+    assert engine.batches == []
+    np.testing.assert_array_equal(found, first[::-1])
+
+
+def test_features_of_one_more_picture_are_computed_for_it_alone(tmp_path: Path, packed: Pack) -> None:
+    some, engine = pictures()[:-1], MeanEngine()
+    finish(extraction(tmp_path, MeanEngine()).features(some, packed))
+    found = finish(extraction(tmp_path, engine).features(pictures(), packed))
+    assert engine.batches == [16]  # of one picture, filled up
+    np.testing.assert_array_equal(found[:, :, 0, 0], packed.read_all().mean((1, 2)).astype(np.float32))
 
 
 @pytest.mark.parametrize("num_records", [16, 5, 39, 0.5])
@@ -115,7 +135,7 @@ def test_features_after_a_kill_go_on_in_the_same_batches(num_records: float, tmp
     engine = MeanEngine()
     found = finish(extraction(tmp_path / "cut", engine).features(pictures(), packed))
     assert np.array_equal(found, expected)
-    assert engine.batches == {16: [16, 8], 5: [16, 16, 8], 39: [8], 0.5: [16, 16, 8]}[num_records]
+    assert engine.batches == [16] * {16: 2, 5: 3, 39: 1, 0.5: 3}[num_records]
 
 
 def test_activations_are_stored_as_float16(tmp_path: Path, packed: Pack) -> None:
@@ -129,7 +149,7 @@ def test_views_are_stored_view_after_view(tmp_path: Path, packed: Pack) -> None:
     engine, source = MeanEngine(), canvases(packed, pictures())
     made = views(tmp_path, engine, packed, pictures())
     assert made.num_records == 2 * NUM_PICTURES
-    assert engine.batches == [16, 16, 8] * 2
+    assert engine.batches == [16] * 6
     for view in range(2):
         places = np.arange(NUM_PICTURES)
         expected = 255 * source.pictures(places, view + 1).mean((2, 3)).numpy()
@@ -138,12 +158,20 @@ def test_views_are_stored_view_after_view(tmp_path: Path, packed: Pack) -> None:
     assert not np.array_equal(made.read(range(NUM_PICTURES)), made.read(range(NUM_PICTURES, 2 * NUM_PICTURES)))
 
 
-def test_views_of_pictures_under_other_row_numbers_are_computed_anew(tmp_path: Path, packed: Pack) -> None:
-    """What is drawn depends on the row, so that a cache from another numbering would change what a seed gives."""
-    first, engine = views(tmp_path, MeanEngine(), packed, pictures()), MeanEngine()
-    second = views(tmp_path, engine, packed, pictures(first_row=7))
-    assert sum(engine.batches) == 2 * NUM_PICTURES
-    assert not np.array_equal(first.read_all(), second.read_all())
+def test_views_of_pictures_under_other_row_numbers_are_the_same(tmp_path: Path, packed: Pack) -> None:
+    """A picture that is added or left out moves the rows of others, and nothing that is drawn for them."""
+    first, engine = views(tmp_path / "one", MeanEngine(), packed, pictures()), MeanEngine()
+    second = views(tmp_path / "other", engine, packed, pictures(first_row=7))
+    np.testing.assert_array_equal(first.read_all(), second.read_all())
+    views(tmp_path / "one", engine := MeanEngine(), packed, pictures(first_row=7))
+    assert engine.batches == []
+
+
+def test_views_of_copies_of_one_picture_are_drawn_apart(tmp_path: Path, packed: Pack) -> None:
+    first = pictures()[0]
+    rows = [replace(picture, sha256=first.sha256) for picture in pictures()]
+    made = views(tmp_path, MeanEngine(), packed, rows).read(range(NUM_PICTURES))
+    assert len(np.unique(made.reshape(NUM_PICTURES, -1), axis=0)) > NUM_PICTURES // 2
 
 
 def test_extraction_of_no_pictures_is_empty(tmp_path: Path, packed: Pack) -> None:
@@ -183,18 +211,28 @@ def test_kept_head_whose_writer_was_killed_before_the_end_is_finished(tmp_path: 
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_views_that_are_stored_are_found_without_canvases_and_only_under_their_own_strength(
-    tmp_path: Path, packed: Pack
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [({}, 0), ({"strength": STRENGTHS["light"]}, 6), ({"seed": 2}, 6), ({"canvas": (IMAGE_PX, IMAGE_PX + 1)}, 6)],
+)
+def test_views_are_computed_again_only_under_another_strength_seed_or_canvas(
+    change: dict[str, Any], again: int, tmp_path: Path, packed: Pack
 ) -> None:
-    rows, engine = pictures(), MeanEngine()
-    made, standard = extraction(tmp_path, engine), STRENGTHS["standard"]
-    assert made.find_views(rows, standard, num_views=2, seed=1) is None
-    stored = views(tmp_path, engine, packed, rows)
-    found = made.find_views(rows, standard, num_views=2, seed=1)
-    assert found is not None
-    np.testing.assert_array_equal(found.read_all(), stored.read_all())
-    assert made.find_views(rows, STRENGTHS["light"], num_views=2, seed=1) is None
-    assert made.find_views(rows, standard, num_views=2, seed=2) is None
+    first, engine = views(tmp_path, MeanEngine(), packed, pictures()), MeanEngine()
+    second = views(tmp_path, engine, packed, pictures(), seen=replace(SEEN, **change))
+    assert len(engine.batches) == again
+    if not again:
+        np.testing.assert_array_equal(first.read_all(), second.read_all())
+
+
+def test_views_that_are_stored_ask_for_no_canvases(tmp_path: Path, packed: Pack) -> None:
+    views(tmp_path, MeanEngine(), packed, pictures())
+
+    def none() -> Work[CanvasSource]:
+        raise AssertionError
+
+    made = finish(extraction(tmp_path, MeanEngine()).views(pictures(), none, seen=SEEN, num_views=2))
+    assert made.num_records == 2 * NUM_PICTURES
 
 
 def test_later_engine_is_made_at_the_first_picture_and_once() -> None:

@@ -1,7 +1,7 @@
 """Augmentation in two batched operations: one affine map and one colour matrix per picture, on the device that trains.
 
-Every picture's changes are drawn from a counter-based generator keyed by (seed, epoch, row): they do not depend on the
-batch, the number of threads or what was drawn before, so that a resumed run draws the same.
+Every picture's changes are drawn from a counter-based generator keyed by (seed, epoch, the picture's number): they do not depend on
+the batch, the number of threads, what was drawn before or which other pictures there are, so that a resumed run draws the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 # Raised whenever the same draw gives other pictures: stored views of earlier versions are then made again.
-AUGMENTING = 1
+AUGMENTING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +93,25 @@ def extents(sizes: Sequence[tuple[int, int]], fit: str) -> NDArray[np.float64]:
 
 
 def draw(
-    strength: Strength, rows: Sequence[int], *, seed: int, epoch: int, windows: NDArray[np.float64], zoom: float = 1.0
+    strength: Strength,
+    numbers: Sequence[int],
+    *,
+    seed: int,
+    epoch: int,
+    windows: NDArray[np.float64],
+    zoom: float = 1.0,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The changes of each picture.
 
+    numbers: of the pictures, (B,) below 2 ** 32.
     windows: (B, 2) from `extents`.   zoom: side of the central view over the window's, used where nothing is cropped.
     Returns (affine, colour): affine (B, 2, 3) maps output to canvas coordinates in [-1, 1], as torch's affine_grid wants;
     colour (B, 3, 4) maps (R, G, B, 1) with channels in [0, 1] to new channels.
     """
-    affine = np.empty((len(rows), 2, 3), np.float32)
-    colour = np.empty((len(rows), 3, 4), np.float32)
-    for place, row in enumerate(rows):
-        random = np.random.Generator(np.random.Philox(key=[seed, (epoch << 32) | int(row)]))
+    affine = np.empty((len(numbers), 2, 3), np.float32)
+    colour = np.empty((len(numbers), 3, 4), np.float32)
+    for place, number in enumerate(numbers):
+        random = np.random.Generator(np.random.Philox(key=[seed, (epoch << 32) | int(number)]))
         affine[place] = _draw_affine(strength, random, windows[place], zoom)
         colour[place] = _draw_colour(strength, random)
     return affine, colour

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from foldertune.data.augment import Sampling, Strength, augment, draw, extents, oversampling_of
 from foldertune.data.pack import Pack
+from foldertune.data.stock import numbers_of
 from foldertune.preprocess import Preprocess
 from foldertune.records import Picture
 from foldertune.team import Team
@@ -69,7 +70,7 @@ class CanvasSource:
     ) -> None:
         self._pack, self._preprocess, self._device, self._seed = pack, preprocess, device, seed
         self.strength = strength
-        self._rows = np.array([picture.row for picture in pictures])
+        self._numbers = np.array(numbers_of(pictures))
         self._windows = extents([(picture.width, picture.height) for picture in pictures], preprocess.fit)
         self._mean, self._std = _statistics(preprocess, device)
         self._fill = torch.tensor(preprocess.fill, device=device) / 255
@@ -86,7 +87,7 @@ class CanvasSource:
         zoom = self._preprocess.crop_fraction if self._preprocess.fit == "crop" else 1.0
         affine, colour = draw(
             self.strength,
-            self._rows[places].tolist(),
+            self._numbers[places].tolist(),
             seed=self._seed,
             epoch=epoch,
             windows=self._windows[places],

@@ -99,13 +99,13 @@ class MemoryPack(Pack):
         return self.records
 
 
-def pack_key(pictures: Sequence[Picture], *, kind: str, **depends_on: Any) -> str:
-    """The name of a pack: its kind, for people, and a hash of it, of the pictures' own hashes and of whatever else the records
-    depend on (JSON-ready).
+def pack_key(names: Iterable[str], *, kind: str, **depends_on: Any) -> str:
+    """The name of a pack: its kind, for people, and a hash of it, of the names of its records and of whatever else they depend
+    on (JSON-ready).
     """
     digest = hashlib.sha256(json.dumps([READING, {"kind": kind, **depends_on}], sort_keys=True).encode())
-    for picture in pictures:
-        digest.update(picture.sha256.encode())
+    for name in names:
+        digest.update(name.encode())
     return f"{kind}-{digest.hexdigest()[:32]}"
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foldertune.data.pack import Pack, Packing, find_pack, in_batches, load_pictures, pack_key
+from foldertune.data.pack import Pack, Packing, in_batches, load_pictures
+from foldertune.data.stock import Ware, names_of, stocked
 from foldertune.preprocess import Preprocess, decode_px, prepare, stretch
 from foldertune.records import Picture, Work
 
@@ -24,18 +25,19 @@ def pack_pictures(
     folder: Path, pictures: Sequence[Picture], preprocess: Preprocess, *, cache: Path, workers: int
 ) -> Work[Pack]:
     """The network's input of every picture: records of (S, S, 3) uint8."""
-    key = pack_key(pictures, kind="pictures", preprocess=preprocess.to_dict())
-    shape = (preprocess.image_size, preprocess.image_size, 3)
-    if found := find_pack(cache, key, shape, np.uint8, len(pictures)):
-        return found
-    packing = Packing(cache, key, shape, np.uint8, len(pictures))
+    side = preprocess.image_size
+    ware = Ware("pictures", (side, side, 3), np.uint8, {"preprocess": preprocess.to_dict()})
 
-    def prepared(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return prepare(picture, preprocess)
+    def loaded(chosen: Sequence[Picture]) -> Iterator[NDArray[np.uint8]]:
+        return load_pictures(
+            folder,
+            chosen,
+            lambda pixels: prepare(pixels, preprocess),
+            at_least_px=decode_px(preprocess),
+            workers=workers,
+        )
 
-    remaining = pictures[packing.num_done :]
-    loaded = load_pictures(folder, remaining, prepared, at_least_px=decode_px(preprocess), workers=workers)
-    return (yield from _fill(packing, loaded))
+    return (yield from _stocked(cache, ware, pictures, loaded))
 
 
 def pack_canvases(
@@ -48,18 +50,19 @@ def pack_canvases(
     large ones are reduced to 1.75 times the network's square. The affine map undoes what distortion there is.
     """
     width, height = canvas_size(pictures, preprocess)
-    key = pack_key(pictures, kind="canvases", size=[width, height], interpolation=preprocess.interpolation)
-    shape = (height, width, 3)
-    if found := find_pack(cache, key, shape, np.uint8, len(pictures)):
-        return found
-    packing = Packing(cache, key, shape, np.uint8, len(pictures))
+    size, interpolation = (width, height), preprocess.interpolation
+    ware = Ware("canvases", (height, width, 3), np.uint8, {"interpolation": interpolation})
 
-    def prepared(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return stretch(picture, (width, height), preprocess.interpolation)
+    def loaded(chosen: Sequence[Picture]) -> Iterator[NDArray[np.uint8]]:
+        return load_pictures(
+            folder,
+            chosen,
+            lambda pixels: stretch(pixels, size, interpolation),
+            at_least_px=2 * min(size),
+            workers=workers,
+        )
 
-    remaining = pictures[packing.num_done :]
-    loaded = load_pictures(folder, remaining, prepared, at_least_px=2 * min(width, height), workers=workers)
-    return (yield from _fill(packing, loaded))
+    return (yield from _stocked(cache, ware, pictures, loaded))
 
 
 def canvas_size(pictures: Sequence[Picture], preprocess: Preprocess) -> tuple[int, int]:
@@ -72,8 +75,15 @@ def canvas_size(pictures: Sequence[Picture], preprocess: Preprocess) -> tuple[in
     return (round(shorter * ratio), shorter) if ratio >= 1 else (shorter, round(shorter / ratio))
 
 
-def _fill(packing: Packing, records: Iterator[NDArray[Any]]) -> Work[Pack]:
-    for batch in in_batches(records, 32):
-        packing.append(batch)
-        yield from packing.told("decode")
-    return packing.close()
+def _stocked(
+    cache: Path,
+    ware: Ware,
+    pictures: Sequence[Picture],
+    loaded: Callable[[Sequence[Picture]], Iterator[NDArray[np.uint8]]],
+) -> Work[Pack]:
+    def make(places: Sequence[int], packing: Packing) -> Work[None]:
+        for batch in in_batches(loaded([pictures[place] for place in places[packing.num_done :]]), 32):
+            packing.append(batch)
+            yield from packing.told("decode")
+
+    return (yield from stocked(cache, ware, names_of(pictures), make))

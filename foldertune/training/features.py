@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from foldertune.data.augment import AUGMENTING, Strength
 from foldertune.data.loader import CanvasSource
-from foldertune.data.pack import Pack, Packing, find_pack, pack_key
+from foldertune.data.pack import Pack, Packing, pack_key
+from foldertune.data.stock import Make, Ware, names_of, numbers_of, one_after_another, stocked
 from foldertune.engines import Engine
 from foldertune.machine import version_of
 from foldertune.preprocess import Preprocess
@@ -20,9 +21,18 @@ from foldertune.records import Picture, Work
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-    Pixels = Callable[[NDArray[np.int64], int], NDArray[np.uint8]]  # (places, view) -> (B, S, S, 3)
+    Pixels = Callable[[NDArray[np.int64]], NDArray[np.uint8]]  # places -> (B, S, S, 3)
 
 _BATCH = 16  # pictures at once: more gains nothing on a processor and costs memory
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How augmented views are drawn. canvas: (width, height) of what they are cut from."""
+
+    strength: Strength
+    seed: int
+    canvas: tuple[int, int]
 
 
 class Extraction:
@@ -46,62 +56,65 @@ class Extraction:
         }  # fmt: skip
 
     def key(self, pictures: Sequence[Picture], *, kind: str, **depends_on: Any) -> str:
-        """The name of a pack of what this network says of pictures."""
-        return pack_key(pictures, kind=kind, **depends_on, **self._identity)
+        """The name of what this network says of all these pictures together."""
+        return pack_key(names_of(pictures), kind=kind, **depends_on, **self._identity)
 
     def features(self, pictures: Sequence[Picture], packed: Pack) -> Work[NDArray[np.float32]]:
         """(N, D) float32 of prepared pictures: the engine's first output."""
-        key = self.key(pictures, kind="features")
-        made = yield from self._outputs(
-            "features", key, lambda places, _: packed.read(places), len(pictures), np.float32
-        )
+        made = yield from self._prepared("features", pictures, packed, np.float32)
         return made.read_all()
 
     def activations(self, pictures: Sequence[Picture], packed: Pack) -> Work[Pack]:
         """Activations of prepared pictures as they are: N records of (C, h, w) float16."""
-        key = self.key(pictures, kind="activations")
-        return (
-            yield from self._outputs(
-                "activations", key, lambda places, _: packed.read(places), len(pictures), np.float16
-            )
-        )
+        return (yield from self._prepared("activations", pictures, packed, np.float16))
 
-    def views(self, pictures: Sequence[Picture], source: CanvasSource, *, num_views: int, seed: int) -> Work[Pack]:
+    def views(
+        self, pictures: Sequence[Picture], canvases: Callable[[], Work[CanvasSource]], *, seen: Seen, num_views: int
+    ) -> Work[Pack]:
         """Activations of augmented views, view after view: V * N records of (C, h, w) float16, the engine's first output.
 
-        float16 halves the space; its rounding is far below what augmentation does.
+        canvases: what the views are cut from, asked for only where the cache lacks some. float16 halves the space; its rounding is
+        far below what augmentation does.
         """
-        key = self._views_key(pictures, source.strength, num_views=num_views, seed=seed)
+        changes = {"augmentation": [AUGMENTING, asdict(seen.strength)], "seed": seen.seed, "canvas": list(seen.canvas)}
+        names = [f"{name} {number}" for name, number in zip(names_of(pictures), numbers_of(pictures), strict=True)]
+        source: CanvasSource | None = None
 
-        def pixels(places: NDArray[np.int64], view: int) -> NDArray[np.uint8]:
-            changed = source.pictures(places, view + 1).permute(0, 2, 3, 1)
-            return changed.mul(255).round().byte().cpu().numpy()
+        def of_view(view: int) -> Make:
+            def pixels(places: NDArray[np.int64]) -> NDArray[np.uint8]:
+                assert source is not None
+                changed = source.pictures(places, view + 1).permute(0, 2, 3, 1)
+                return changed.mul(255).round().byte().cpu().numpy()
 
-        return (yield from self._outputs("activations", key, pixels, len(pictures), np.float16, num_views=num_views))
+            def make(places: Sequence[int], packing: Packing) -> Work[None]:
+                nonlocal source
+                source = source or (yield from canvases())
+                yield from self._answer(pixels, places, packing, stage="activations")
 
-    def find_views(self, pictures: Sequence[Picture], strength: Strength, *, num_views: int, seed: int) -> Pack | None:
-        """What `views` would give, where the cache has it: nothing need be decoded then."""
-        key = self._views_key(pictures, strength, num_views=num_views, seed=seed)
-        return find_pack(self.cache, key, self._shape, np.float16, num_views * len(pictures))
+            return make
 
-    def _views_key(self, pictures: Sequence[Picture], strength: Strength, *, num_views: int, seed: int) -> str:
-        rows = [picture.row for picture in pictures]  # augmentation is drawn by them
-        changes = [AUGMENTING, asdict(strength)]
-        return self.key(pictures, kind="views", views=num_views, augmentation=changes, seed=seed, rows=rows)
+        packs = []
+        for view in range(num_views):
+            ware = self._ware("views", np.float16, view=view, **changes)
+            packs.append((yield from stocked(self.cache, ware, names, of_view(view))))
+        return one_after_another(packs)
 
-    def _outputs(
-        self, stage: str, key: str, pixels: Pixels, num_pictures: int, dtype: DTypeLike, *, num_views: int = 1
-    ) -> Work[Pack]:
-        """The engine's first output of every view of every picture, from the cache where it is there."""
-        shape, total = self._shape, num_views * num_pictures
-        if found := find_pack(self.cache, key, shape, dtype, total):
-            return found
-        packing = Packing(self.cache, key, shape, dtype, total)
-        while packing.num_done < total:
-            view, place = divmod(packing.num_done, num_pictures)
-            # Always the same batches, also where a killed process had written a part of one: batches may change the last bits.
-            done = place % _BATCH
-            places = np.arange(place - done, min(place - done + _BATCH, num_pictures))
-            packing.append(self._engine.run(pixels(places, view))[done:])
+    def _prepared(self, kind: str, pictures: Sequence[Picture], packed: Pack, dtype: DTypeLike) -> Work[Pack]:
+        def make(places: Sequence[int], packing: Packing) -> Work[None]:
+            yield from self._answer(packed.read, places, packing, stage=kind)
+
+        return (yield from stocked(self.cache, self._ware(kind, dtype), names_of(pictures), make))
+
+    def _ware(self, kind: str, dtype: DTypeLike, **depends_on: Any) -> Ware:
+        return Ware(kind, self._shape, dtype, {**depends_on, **self._identity})
+
+    def _answer(self, pixels: Pixels, places: Sequence[int], packing: Packing, *, stage: str) -> Work[None]:
+        """Add the engine's first output for the pictures at these places."""
+        while packing.num_done < len(places):
+            done = packing.num_done % _BATCH
+            batch = list(places[packing.num_done - done :][:_BATCH])
+            # Always batches of one size, the last one filled up: another size may change the last bits, and a picture's
+            # features should not tell with which others, or after what interruption, they were computed.
+            filled = np.array(batch + batch[-1:] * (_BATCH - len(batch)))
+            packing.append(self._engine.run(pixels(filled))[done : len(batch)])
             yield from packing.told(stage)
-        return packing.close()

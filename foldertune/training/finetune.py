@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from foldertune.data.augment import strength_of
 from foldertune.data.loader import ActivationSource, CanvasSource, PictureSource, SharedSource
-from foldertune.data.pictures import pack_canvases
+from foldertune.data.pictures import canvas_size, pack_canvases
 from foldertune.engines import Engine, LaterEngine, fitting_engine, make_engine
 from foldertune.engines.form import form_of
 from foldertune.errors import InterruptedRunError
@@ -24,7 +24,7 @@ from foldertune.run import event
 from foldertune.team import ALONE, Team
 from foldertune.training.baseline import Material
 from foldertune.training.blend import blend
-from foldertune.training.features import Extraction
+from foldertune.training.features import Extraction, Seen
 from foldertune.training.loop import Fitted, fit
 from foldertune.training.statistics import adapting_norms, measure_statistics, sample
 from foldertune.training.trainer import Course, Labelled, autocast
@@ -137,11 +137,13 @@ def training_source(place: Workplace, plan: Plan, course: Course, below: Extract
     """What is learned from: augmented pictures, or stored activations of them where the lower stages stay (`below`)."""
     labels = place.material.labels["train"]
     if below is not None:
-        pictures, strength = place.material.pictures["train"], strength_of(plan["augmentation"], plan["orientation"])
-        pack = below.find_views(pictures, strength, num_views=plan["views"], seed=course.seed)
-        if pack is None:
-            canvases = yield from _canvas_source(place, plan, course)
-            pack = yield from below.views(pictures, canvases, num_views=plan["views"], seed=course.seed)
+        pictures = place.material.pictures["train"]
+        seen = Seen(
+            strength_of(plan["augmentation"], plan["orientation"]), course.seed, canvas_size(pictures, place.preprocess)
+        )
+        pack = yield from below.views(
+            pictures, lambda: _canvas_source(place, plan, course), seen=seen, num_views=plan["views"]
+        )
         return Labelled(_activations(pack, len(labels), course), labels)
     full = yield from _canvas_source(place, plan, course)
     unchanged = PictureSource(place.material.packs["train"], place.preprocess, device=course.device)
