@@ -21,7 +21,7 @@ from foldertune.errors import WorkFailedError
 from foldertune.run import write_text
 
 T = TypeVar("T")
-_VERSION = 1  # raised whenever the same question gets another answer
+_VERSION = 2  # raised whenever the same question gets another answer
 
 
 def find_note(kind: str, depends_on: Any, *, max_age_s: float = math.inf, folder: Path | None = None) -> Any | None:

@@ -100,6 +100,19 @@ def test_engine_of_each_kind_answers_in_a_last_batch_as_in_a_whole_one(
         assert_close(made.run(last), whole[-num_pictures:], precision=precision)
 
 
+@pytest.mark.parametrize(("engine", "precision"), [pair for pair in offered() if pair[0] == "openvino"])
+def test_engine_gives_a_picture_the_same_bits_at_every_place_and_beside_any_others(
+    resnet: Network, engine: str, precision: str
+) -> None:
+    """What the cache of features relies on: they are kept by picture, whatever batch of this size they came from."""
+    made, given = _made(resnet, engine, precision), pictures(16)
+    whole = made.run(given)
+    turned = np.random.default_rng(1).permutation(16)
+    np.testing.assert_array_equal(made.run(given[turned]), whole[turned])
+    filled = np.concatenate([given[:3], given[2:3].repeat(13, 0)])
+    np.testing.assert_array_equal(made.run(filled)[:3], whole[:3])
+
+
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "vit_base"])
 def test_engine_of_each_network_answers_as_the_network(name: str, engine: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import subprocess
 import sys
@@ -647,6 +648,31 @@ def test_pack_canvases_are_whole_pictures_of_one_size(folder: Path, tmp_path: Pa
 def test_canvas_size_is_bounded(sizes: list[tuple[int, int]], expected: tuple[int, int]) -> None:
     pictures = [Picture(row, "", "", width=width, height=height) for row, (width, height) in enumerate(sizes)]
     assert canvas_size(pictures, SMALL) == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(500, 375)] * 4 + [(375, 500)], (500, 375)),  # most are of one size
+        ([(400 + place, 300 + 2 * place) for place in range(40)], (457, 384)),  # 2 ** (2 / 8), and the next 32 px
+        ([(300 + place, 150) for place in range(60)], (300, 150)),  # of one side, not of one ratio
+        ([(place + 20, 2 * place + 40) for place in range(60)], (96, 192)),  # of one ratio, not of one side
+    ],
+)
+def test_canvas_size_is_what_most_share_or_comes_in_coarse_steps(
+    sizes: list[tuple[int, int]], expected: tuple[int, int]
+) -> None:
+    pictures = [Picture(row, "", "", width=width, height=height) for row, (width, height) in enumerate(sizes)]
+    large = SMALL.with_changes(image_size=512)
+    assert canvas_size(pictures, large) == expected
+
+
+def test_canvas_size_of_a_mixed_set_hardly_ever_changes_with_one_picture_more() -> None:
+    random = np.random.default_rng(1)
+    sizes = [(int(width), int(height)) for width, height in random.integers(200, 900, (400, 2))]
+    pictures = [Picture(row, "", "", width=width, height=height) for row, (width, height) in enumerate(sizes)]
+    found = [canvas_size(pictures[:count], Preprocess()) for count in range(200, 401)]
+    assert sum(one != other for one, other in itertools.pairwise(found)) <= 2
 
 
 def load(folder: Path, pictures: Any, workers: int = 0) -> list[NDArray[np.uint8]]:

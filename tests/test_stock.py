@@ -97,6 +97,23 @@ def test_stocked_of_another_shape_leaves_the_first_one_alone(tmp_path: Path) -> 
     assert stock(tmp_path, "abc")[1] == []
 
 
+def test_stocked_after_pictures_are_read_in_another_way_makes_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock(tmp_path, "abc")
+    for module in ("stock", "pack"):
+        monkeypatch.setattr(f"foldertune.data.{module}.READING", 1_000)
+    assert stock(tmp_path, "abc")[1] == list("abc")
+
+
+def test_stocked_of_a_list_that_grew_forty_times_opens_few_files(tmp_path: Path) -> None:
+    """Each growth leaves a pack; before they become too many, those that hold least are made again as one."""
+    for count in range(1, 41):
+        pack, asked = stock(tmp_path, [np.base_repr(number, 36).lower() for number in range(count)])
+        assert not isinstance(pack, GatheredPack) or len(pack.parts) <= 17
+        assert len(asked) <= count // 16 + 2
+
+
 def test_stocked_after_a_pack_was_deleted_makes_only_what_lay_in_it(tmp_path: Path) -> None:
     first, _ = stock(tmp_path, "abc")
     stock(tmp_path, "abcxy")
@@ -112,7 +129,7 @@ def test_stocked_after_all_was_cleared_makes_everything(tmp_path: Path) -> None:
 
 def test_stocked_without_its_note_finds_the_same_list_and_makes_others(tmp_path: Path) -> None:
     stock(tmp_path, "abc")
-    for note in tmp_path.glob("rows-*.json"):
+    for note in tmp_path.glob("stock-*.json"):
         note.unlink()
     assert stock(tmp_path, "abc")[1] == []
     assert stock(tmp_path, "abcd")[1] == ["d"]  # it was noted again
@@ -121,7 +138,7 @@ def test_stocked_without_its_note_finds_the_same_list_and_makes_others(tmp_path:
 @pytest.mark.parametrize("content", ["", "0\nnothing", "{}"])
 def test_stocked_with_a_damaged_note_is_never_wrong(content: str, tmp_path: Path) -> None:
     stock(tmp_path, "abc")
-    (note,) = tmp_path.glob("rows-*.json")
+    (note,) = tmp_path.glob("stock-*.json")
     note.write_text(content)
     assert stock(tmp_path, "cabd")[1] == list("cabd")
 

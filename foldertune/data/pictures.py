@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # Closer to the network's square the second resampling of a large picture would blur; farther from it two samples a pixel,
 # which is what augmentation takes, are too few.
 _CANVAS_OVER_SQUARE = 1.75
+_STEP_PX, _STEPS_OF_RATIO = 32, 8  # steps of a mixed set's shorter side, and of its ratio from 1 to 2
 
 
 def pack_pictures(
@@ -66,12 +68,22 @@ def pack_canvases(
 
 
 def canvas_size(pictures: Sequence[Picture], preprocess: Preprocess) -> tuple[int, int]:
-    """(width, height) of the stored canvases, in pixels."""
-    ratio = float(np.median([picture.width / picture.height for picture in pictures]))
-    ratio = min(max(ratio, 0.5), 2.0)
+    """(width, height) of the stored canvases, in pixels.
+
+    What half of the pictures share is taken as it is; else in coarse steps, so that a picture more or less does not change the size of all
+    canvases, which would be made again.
+    """
+    ratios = [picture.width / picture.height for picture in pictures]
+    sides = [min(picture.width, picture.height) for picture in pictures]
+    ratio = float(np.median(ratios))
     # Nine of ten pictures lose nothing: one that is enlarged twice is softer than validation has it.
-    own = round(float(np.percentile([min(picture.width, picture.height) for picture in pictures], 90)))
-    shorter = min(own, round(_CANVAS_OVER_SQUARE * preprocess.image_size))
+    own = float(np.percentile(sides, 90))
+    if 2 * ratios.count(ratio) < len(pictures):
+        ratio = 2 ** (round(_STEPS_OF_RATIO * math.log2(ratio)) / _STEPS_OF_RATIO)
+    if 2 * sides.count(round(own)) < len(pictures):
+        own = math.ceil(own / _STEP_PX) * _STEP_PX
+    ratio = min(max(ratio, 0.5), 2.0)
+    shorter = min(round(own), round(_CANVAS_OVER_SQUARE * preprocess.image_size))
     return (round(shorter * ratio), shorter) if ratio >= 1 else (shorter, round(shorter / ratio))
 
 

@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foldertune.data.looks import READING
 from foldertune.data.pack import MemoryPack, Pack, Packing, find_pack, pack_key
 from foldertune.notes import find_note, keep_note
 from foldertune.records import Picture, Work
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
+
+# Each part is an open file, of which a system may allow 256, and has to be looked at. What lies in further ones is made once more, as one.
+_MOST_PARTS = 16
 
 Make = Callable[[Sequence[int], Packing], Work[None]]  # adds the records of these places, from `num_done` on
 Part = tuple[Pack, Sequence[str]]  # with the names of its records
@@ -103,6 +107,8 @@ def _in_stock(cache: Path, ware: Ware, wanted: Mapping[str, int]) -> list[Part]:
     lacking = set(wanted)
     for key in by_use:
         held = noted[key]
+        if len(parts) == _MOST_PARTS:
+            break
         if not lacking.isdisjoint(held) and (pack := find_pack(cache, key, ware.shape, ware.dtype, len(held))):
             parts.append((pack, held))
             lacking.difference_update(held)
@@ -124,7 +130,7 @@ def _gathered(packs: Sequence[Pack], where: Sequence[tuple[int, int]]) -> Gather
 
 def _noted(cache: Path, ware: Ware) -> dict[str, list[str]]:
     """The names of the records in each pack of a ware."""
-    found = find_note("rows", _identity(ware), folder=cache)
+    found = find_note("stock", _identity(ware), folder=cache)
     return found if isinstance(found, dict) else {}
 
 
@@ -133,8 +139,8 @@ def _note(cache: Path, ware: Ware, pack: Pack, names: Sequence[str]) -> None:
     if isinstance(pack, MemoryPack) or not names:
         return
     others = {key: held for key, held in _noted(cache, ware).items() if (cache / f"{key}.pack").exists()}
-    keep_note("rows", _identity(ware), {**others, pack.path.stem: list(names)}, folder=cache)
+    keep_note("stock", _identity(ware), {**others, pack.path.stem: list(names)}, folder=cache)
 
 
 def _identity(ware: Ware) -> list[Any]:
-    return [ware.kind, list(ware.shape), np.dtype(ware.dtype).str, dict(ware.depends_on)]
+    return [READING, ware.kind, list(ware.shape), np.dtype(ware.dtype).str, dict(ware.depends_on)]

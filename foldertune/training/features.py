@@ -112,7 +112,8 @@ class Extraction:
         """Add the engine's first output for the pictures at these places."""
         while packing.num_done < len(places):
             done = packing.num_done % _BATCH
-            batch = list(places[packing.num_done - done :][:_BATCH])
+            first = packing.num_done - done
+            batch = list(places[first : first + _BATCH])
             # Always batches of one size, the last one filled up: another size may change the last bits, and a picture's
             # features should not tell with which others, or after what interruption, they were computed.
             filled = np.array(batch + batch[-1:] * (_BATCH - len(batch)))
