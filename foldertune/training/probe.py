@@ -98,13 +98,13 @@ def _training_rates(network: Network, course: Course, source: Source, side: int)
 
 
 def _kept_mib(step: Callable[[], object], network: Network) -> float:
-    """What a step keeps from the way up for the way back: of its pictures, and a little of weights in a lower precision."""
-    own = {value.untyped_storage().data_ptr() for value in network.parameters()}
+    """What a step keeps of its pictures from the way up for the way back."""
+    weights = {value.shape for value in network.parameters()}  # as they are, or in the precision of training
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if tensor.shape not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
