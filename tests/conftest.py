@@ -18,8 +18,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 MATERIAL = Path(os.environ.get("FOLDERTUNE_MATERIAL", PROJECT.parent / "shared"))
 
 
-# The same examples in every run: a check that fails by chance stops people who changed something else.
-hypothesis.settings.register_profile("steady", derandomize=True)
+# The same examples in every run, however slow it is: a check that fails by chance stops people who changed something else.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("steady")
 
 

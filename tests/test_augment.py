@@ -81,7 +81,7 @@ def test_augment_by_quarter_turns_and_mirror_gives_numpys_bytes(quarter_turns: i
     st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(8, 30), st.integers(8, 30)),
     st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_augment_of_an_enlarged_crop_gives_pillows_bytes(box: tuple[int, int, int, int], mirror: bool) -> None:
     """The one resampling of training is that of `prepare`: networks learned from other ones answered worse."""
     left, top, width, height = box
@@ -228,7 +228,7 @@ def test_augment_gives_the_same_bytes_in_any_batch_and_on_any_number_of_cores(na
     assert all(torch.equal(results[0], other) for other in (*results[1:], alone))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.sampled_from(["none", "light", "standard", "heavy"]),
     st.integers(0, 2**32 - 1),
@@ -249,7 +249,7 @@ def test_augment_stays_in_range_whatever_is_drawn(
     assert 0 <= float(result.min()) <= float(result.max()) <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.floats(0.2, 0.99), st.floats(1, 2))
 def test_draw_of_a_crop_keeps_inside_the_picture_and_its_area(row: int, least_area: float, aspect: float) -> None:
     strength = Strength(least_area=least_area, aspect=aspect)

@@ -240,7 +240,7 @@ FIELDS = st.sampled_from(["architecture", "num_classes", "label_names", "pretrai
 DETAILS = st.sampled_from(["input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std", "num_classes"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(outer=st.dictionaries(FIELDS, JSON, max_size=2), inner=st.dictionaries(DETAILS, JSON, max_size=3))
 def test_read_config_of_any_values_answers_or_refuses(
     outer: dict[str, Any], inner: dict[str, Any], tmp_path_factory: pytest.TempPathFactory

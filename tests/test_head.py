@@ -251,7 +251,7 @@ def test_principal_axes_are_orthonormal_and_span_the_rows(shape: tuple[int, int]
     assert torch.allclose(x @ axes @ axes.T, x, atol=1e-3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_stratified_folds_spread_every_class_and_all_pictures_evenly(
     labels: list[int], num_folds: int, seed: int

@@ -155,7 +155,7 @@ def test_batches_ahead_of_a_gpu_are_made_on_a_stream_that_the_training_one_waits
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(0, 2**32 - 1), st.integers(1, 10_000))
 def test_epoch_order_is_a_permutation_that_seed_and_epoch_repeat(labels: list[int], seed: int, epoch: int) -> None:
     values = np.array(labels, np.int64)

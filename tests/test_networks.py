@@ -308,7 +308,7 @@ def test_stage_of_buffers_is_that_of_their_layer() -> None:
 # Properties
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(image_px=st.integers(32, 120), num_pictures=st.integers(1, 3))
 def test_forward_of_any_size_answers_each_picture_alone(image_px: int, num_pictures: int) -> None:
     pictures = ramp_pictures(image_px, num_pictures=num_pictures)

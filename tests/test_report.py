@@ -114,7 +114,7 @@ def test_render_report_hostile_names_stay_text() -> None:
     assert page.open == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=4, unique=True))
 def test_render_report_any_names_leave_the_structure_as_it_is(names: list[str]) -> None:
     def tags(classes: tuple[str, ...]) -> list[str]:

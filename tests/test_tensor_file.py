@@ -243,7 +243,7 @@ def safetensors_reads(path: Path) -> dict[str, tuple[int, ...]] | None:
         return None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(content=mutated())
 def test_read_header_of_a_mutated_file_agrees_with_safetensors_or_refuses(content: bytes, scratch: Path) -> None:
     scratch.write_bytes(content)

@@ -100,7 +100,7 @@ def test_judge_without_validation_pictures_keeps_the_baseline_and_says_so() -> N
     assert "no validation pictures" in verdict.sentence
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(2, 60), st.floats(0.2, 5))
 def test_judge_of_a_scaled_copy_keeps_the_baseline(seed: int, num_pictures: int, factor: float) -> None:
     """Scaling logits changes no answer, and the temperature takes it back where it is not at its limits."""

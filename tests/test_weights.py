@@ -245,7 +245,7 @@ def test_load_weights_of_a_pickle_never_calls_torch_load(path: Path, monkeypatch
 SOUND = save(tensors_of(Tiny()))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(place=st.integers(0, len(SOUND) - 1), new=st.binary(max_size=4), width=st.integers(0, 4))
 def test_load_weights_of_a_mutated_file_accounts_for_all_or_refuses(
     place: int, new: bytes, width: int, tmp_path_factory: pytest.TempPathFactory
