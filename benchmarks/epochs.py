@@ -43,7 +43,7 @@ CHANGEABLE = (
     "train_size", "epochs", "batch_size", "accumulate", "learning_rate", "layer_decay",
     "head_factor", "weight_decay",
     "warmup_share", "label_smoothing", "optimizer", "augmentation", "orientation", "batch_norm", "first_learning",
-    "head_start", "blend", "keep_within", "ema", "imbalance", "eval_steps",
+    "head_start", "views", "blend", "keep_within", "ema", "imbalance", "eval_steps",
 )  # fmt: skip
 
 

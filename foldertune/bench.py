@@ -99,7 +99,9 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
     """The plan with its forecast, and what was measured for it, now or within a day."""
     situation = situation_of(bench.dataset, bench.machine, bench.weights.preprocess)
     situation = replace(situation, survey=surveyed(wish, bench, situation), num_parameters=bench.network.num_parameters)
-    draft = _draft(situation, wish)
+    draft = decide(
+        situation, wish.settings
+    )  # before it is measured how fast all layers learn, these are what is asked about
     probe = replace(probed(bench, draft), decode_per_s=decode_per_s)
     situation = replace(situation, probe=probe, whole=probe if draft["tune"] == "all" else None)
     plan = decide(situation, wish.settings, sources=wish.sources)
@@ -108,13 +110,6 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
         probe = replace(probed(bench, plan, keep=False), decode_per_s=decode_per_s)
         plan = decide(replace(situation, probe=probe), wish.settings, sources=wish.sources)
     return plan, probe
-
-
-def _draft(situation: Situation, wish: Wish) -> Plan:
-    """What is measured first: where a limit decides which layers learn, learning in all of them."""
-    draft = decide(situation, wish.settings)
-    decided_by_time = draft["max_minutes"] and "tune" not in wish.settings and draft["weights"] != "random"
-    return decide(situation, {**wish.settings, "tune": "all"}) if decided_by_time else draft
 
 
 def probed(bench: Bench, plan: Plan, *, keep: bool = True) -> Probe:

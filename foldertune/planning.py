@@ -126,17 +126,18 @@ def _epochs(situation: Situation, chosen: Chosen) -> Answer:
 
 def _auto_epochs(situation: Situation, chosen: Chosen) -> Answer:
     """What the size of the set asks for, if the time allows it."""
-    passes, why_so_many = recipe.passes(situation, chosen)
-    least_wanted = LEAST_ADAPTING if recipe.adapts(chosen) else LEAST_EPOCHS
-    wanted = round(passes * (500 / max(1, situation.num_train)) ** 0.5)
-    wanted = min(30, max(least_wanted, wanted, epochs_to_learn(situation, chosen)))
+    passes, fewest, why_so_many = recipe.passes(situation, chosen)
+    wanted = max(fewest, min(30, round(passes * (500 / max(1, situation.num_train)) ** 0.5)))
     asked = f"{situation.num_train:,} training pictures: about {passes} passes at 500, fewer as they grow{why_so_many}"
+    if wanted < (moving := epochs_to_learn(situation, chosen)):
+        wanted, asked = moving, f"{situation.num_train:,} training pictures: fewer passes hardly move the network"
     limit, why = minutes_allowed(situation, chosen)
     if limit is None or situation.probe is None:
         return wanted, asked, "auto-epochs"
     # Without a limit of the user's, never so few that nothing would be learned, as where the machine did other work when it was
     # measured.
-    least = 1 if chosen["max_minutes"] else min(wanted, max(least_wanted, epochs_to_learn(situation, chosen)))
+    enough = LEAST_ADAPTING if recipe.leaves(situation, chosen) else LEAST_EPOCHS
+    least = 1 if chosen["max_minutes"] else min(wanted, max(enough, epochs_to_learn(situation, chosen)))
     epochs = wanted
 
     def fits() -> bool:
