@@ -5,7 +5,7 @@ what docs/log.md tells epoch by epoch, which was measured with a forerunner of t
 
 --change takes what concerns fine-tuning alone; all other settings are those of `foldertune train`.
 
-usage: python benchmarks/epochs.py FOLDER --weights FILE.safetensors [--seed 1] [--change train_size=224 epochs=4]
+usage: python benchmarks/epochs.py FOLDER --weights FILE.safetensors [--seed 1] [--tune upper] [--change train_size=224 epochs=4]
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tune", choices=["all", "upper"], help="the layers that learn; else as the plan has it")
     parser.add_argument("--change", nargs="*", default=[], metavar="SETTING=VALUE", help=", ".join(CHANGEABLE))
     given = parser.parse_args()
     print(describe(), flush=True)
@@ -61,7 +62,8 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace) -> Iterator[str]:
-    settings = check_settings({"weights": str(given.weights), "seed": given.seed})
+    asked = {"weights": str(given.weights), "seed": given.seed, "tune": given.tune}
+    settings = check_settings({name: value for name, value in asked.items() if value is not None})
     wish = Wish(given.folder, settings, {})
     weights, machine = finish(journey.find_weights(wish)), find_machine("auto")
     dataset, decode_per_s = finish(journey.look(wish))

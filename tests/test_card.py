@@ -26,7 +26,11 @@ def card_of(facts: ReportFacts, **changes: Any) -> str:
 def test_render_card_front_matter_is_read_by_the_hub_library() -> None:
     facts = facts_of(NAMES)
     data: Any = ModelCard(card_of(facts)).data
-    assert (data.pipeline_tag, data.library_name, data.license) == ("image-classification", "timm", "bsd-3-clause")
+    assert [data[name] for name in ("pipeline_tag", "library_name", "license")] == [
+        "image-classification",
+        "timm",
+        "bsd-3-clause",
+    ]
     assert data.metrics == ["accuracy", "f1"]
     assert data.eval_results is not None
     assert [result.metric_type for result in data.eval_results] == ["accuracy", "f1"]

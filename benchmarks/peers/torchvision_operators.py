@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import library
 
 _OPERATORS = (
     "nms",
@@ -23,14 +24,14 @@ def declare() -> Any:
     assert found is not None
     assert found.origin is not None
     operators: Any = torch.ops  # neither is typed
-    make: Any = torch.library.Library
+    define_in: Any = library.Library
     try:
         operators.load_library(next(iter(Path(found.origin).parent.glob("_C.*"))))
     except (OSError, StopIteration):
-        library = make("torchvision", "DEF")
+        declared = define_in("torchvision", "DEF")
         for name in _OPERATORS:
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        return library
+            declared.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return declared
     return None
 
 
