@@ -99,9 +99,8 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
     """The plan with its forecast, and what was measured for it, now or within a day."""
     situation = situation_of(bench.dataset, bench.machine, bench.weights.preprocess)
     situation = replace(situation, survey=surveyed(wish, bench, situation), num_parameters=bench.network.num_parameters)
-    draft = decide(
-        situation, wish.settings
-    )  # before it is measured how fast all layers learn, these are what is asked about
+    # Before it is known how fast all layers learn, a plan takes all: that speed is what decides about them.
+    draft = decide(situation, wish.settings)
     probe = replace(probed(bench, draft), decode_per_s=decode_per_s)
     situation = replace(situation, probe=probe, whole=probe if draft["tune"] == "all" else None)
     plan = decide(situation, wish.settings, sources=wish.sources)
@@ -123,7 +122,8 @@ def probed(bench: Bench, plan: Plan, *, keep: bool = True) -> Probe:
     assert bench.engine is not None
     size, course, engine = bench.team.size, course_of(plan, deadline_s=0), bench.engine
     wanted = math.ceil(course.batch_size / size)  # of one process
-    # On a processor a picture of a larger batch costs what one of these costs: measured once, it serves for all of them.
+    # On a processor a picture of a larger batch costs nearly what one of these costs (at 32 a twentieth less, docs/log.md): measured
+    # once, it serves for all of them.
     on_cpu = course.device == "cpu"
     course = replace(course, learning_rate=0.0, batch_size=min(wanted, PROBED_BATCH) if on_cpu else wanted)
     canvas = canvas_size(bench.dataset.of("train"), bench.preprocess)
