@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foldertune.forecast import Probe, Situation, Survey, situation_of
-from foldertune.machine import Machine, is_busy, keep_to_cores, processor_name, version_of
+from foldertune.machine import Machine, OthersWatch, keep_to_cores, processor_name, version_of
 from foldertune.notes import noted
 from foldertune.planning import decide
 from foldertune.records import Dataset, Picture, Plan
@@ -112,7 +112,7 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
 
 
 def probed(bench: Bench, plan: Plan, *, keep: bool = True) -> Probe:
-    """How fast the plan's work is here; of decoding nothing is said. keep: for later runs, unless the machine is busy now."""
+    """How fast the plan's work is here; of decoding nothing is said. keep: for later runs, unless others took cores meanwhile."""
     import torch
 
     from foldertune.data.pictures import canvas_size
@@ -137,8 +137,11 @@ def probed(bench: Bench, plan: Plan, *, keep: bool = True) -> Probe:
         rates = {"train_per_s": size * probe.train_per_s, "validate_per_s": size * probe.validate_per_s}
         return replace(probe, **rates, start_s=bench.start_s + engine.made_in_s)
 
-    depends_on, keep = [work, _costs(course), machine, _versions()], keep and not is_busy()
-    probe = noted("probe", depends_on, measured, record=Probe, max_age_s=_A_DAY_S, keep=keep)
+    def good_for_later() -> bool:
+        return keep and not others.took_cores()
+
+    depends_on, others = [work, _costs(course), machine, _versions()], OthersWatch()
+    probe = noted("probe", depends_on, measured, record=Probe, max_age_s=_A_DAY_S, keep=good_for_later)
     more = wanted / course.batch_size - 1
     return replace(probe, memory_mib=probe.memory_mib + more * probe.kept_mib)
 

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from foldertune.cache import cache_folder, existing_parent, room_bytes
 from foldertune.errors import MissingError
 
 _MIB = 2**20
+_STRAY_CORES = 0.25  # what may be going on beside a measurement without spoiling it; a guess
 _CONTROL_GROUP = Path("/sys/fs/cgroup")  # as seen from inside of a container
 # Where version 2 says something, and where version 1 does: the limit, what is used, and of what; quota and period.
 _MEMORY = (
@@ -63,12 +65,30 @@ def keep_to_cores() -> None:
     torch.set_num_threads(min(torch.get_num_threads(), num_cores()))
 
 
-def is_busy() -> bool:
-    """Whether others kept the processor busy in the last minute, beside one that takes all cores; no where the system does not say.
+class OthersWatch:
+    """Sees whether other processes take cores from this one, from now on.
 
-    Half as many again as there are cores is a guess: one training counts for as many as it has cores.
+    What the load average tells comes a minute late: an installation that had filled one of two cores made steps three times as slow, and
+    the average was under what one training by itself gives.
     """
-    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
+
+    def __init__(self) -> None:
+        self._began = _seconds_worked()
+
+    def took_cores(self) -> bool:
+        """Whether others, or the machine that this one is a guest of, took more than a quarter of a core that was not left over."""
+        everyone, own, passed = (now - began for now, began in zip(_seconds_worked(), self._began, strict=True))
+        others = (everyone - own) / max(passed, 1e-9)
+        return others + num_cores() > (os.cpu_count() or 1) + _STRAY_CORES
+
+
+def _seconds_worked() -> tuple[float, float, float]:
+    """Seconds of all processors, in work or stolen from this machine; of this process, in all its threads; of the clock."""
+    import psutil
+
+    times = psutil.cpu_times()
+    worked = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+    return worked, time.process_time(), time.monotonic()
 
 
 def memory_mib() -> tuple[float, float]:

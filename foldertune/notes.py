@@ -55,15 +55,15 @@ def noted(
     *,
     record: Callable[..., T],
     max_age_s: float = math.inf,
-    keep: bool = True,
+    keep: Callable[[], bool] = lambda: True,
 ) -> T:
-    """A record as it was kept, or as `make` makes it now; with `keep` for later runs too."""
+    """A record as it was kept, or as `make` makes it now; for later runs too if `keep`, asked after that, says so."""
     stored = find_note(kind, depends_on, max_age_s=max_age_s)
     if isinstance(stored, dict):
         with contextlib.suppress(TypeError):  # of a version with other fields
             return record(**stored)
     made = make()
-    if keep:
+    if keep():
         keep_note(kind, depends_on, asdict(made))  # type: ignore[call-overload]  # T is a dataclass, for which there is no type
     return made
 

@@ -16,7 +16,7 @@ import foldertune
 from foldertune import bench as bench_module
 from foldertune.bench import Bench, open_bench, probed, probed_plan
 from foldertune.forecast import Probe, Survey, situation_of
-from foldertune.machine import Machine
+from foldertune.machine import Machine, OthersWatch
 from foldertune.models.weights import ResolvedWeights
 from foldertune.planning import decide
 from foldertune.preprocess import Preprocess
@@ -57,7 +57,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(probe_module, "measure", measure)
     monkeypatch.setattr(bench_module, "surveyed", lambda *_: Survey(0.9, 0.57))
-    monkeypatch.setattr(bench_module, "is_busy", lambda: False)
+    monkeypatch.setattr(OthersWatch, "took_cores", lambda _: False)
     return layers
 
 
@@ -163,7 +163,7 @@ def test_probed_with_another_number_of_threads_is_measured_anew(
 
 def test_probed_on_a_busy_machine_is_not_kept(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     plan = decide(situation_of(dataset(), MACHINE, Preprocess()), SETTINGS)
-    monkeypatch.setattr(bench_module, "is_busy", lambda: True)
+    monkeypatch.setattr(OthersWatch, "took_cores", lambda _: True)
     for _ in range(2):
         probed(opened(), plan)
     assert len(measured) == 2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from foldertune import machine
 from foldertune.errors import MissingError
 from foldertune.machine import (
+    OthersWatch,
     cpu_has_bf16,
     find_machine,
     free_disk_mib,
@@ -150,6 +153,42 @@ def test_processor_name_without_the_kernels_list_is_what_python_knows(monkeypatc
 
     monkeypatch.setattr("pathlib.Path.read_text", absent)
     assert processor_name()
+
+
+@pytest.mark.parametrize(
+    ("everyone_s", "own_s", "taken"),
+    [(20.0, 19.8, False), (20.0, 10.0, True), (11.0, 10.0, False), (13.0, 10.0, True), (20.0, 17.0, True)],
+)
+def test_took_cores_is_what_others_worked_beyond_the_cores_left_over(
+    monkeypatch: pytest.MonkeyPatch, everyone_s: float, own_s: float, taken: bool
+) -> None:
+    told = iter([(100.0, 5.0, 50.0), (100.0 + everyone_s, 5.0 + own_s, 60.0)])
+    monkeypatch.setattr(machine, "_seconds_worked", lambda: next(told))
+    monkeypatch.setattr(machine, "num_cores", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert OthersWatch().took_cores() is taken
+
+
+def test_took_cores_leaves_others_the_cores_that_this_process_may_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([(0.0, 0.0, 0.0), (75.0, 20.0, 10.0)])
+    monkeypatch.setattr(machine, "_seconds_worked", lambda: next(told))
+    monkeypatch.setattr(machine, "num_cores", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert not OthersWatch().took_cores()
+
+
+def test_took_cores_counts_other_processes_and_not_this_one() -> None:
+    before = machine._seconds_worked()
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        pass
+    middle = machine._seconds_worked()
+    code = "import time\nend = time.monotonic() + 0.6\nwhile time.monotonic() < end: pass"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    after = machine._seconds_worked()
+    assert middle[1] - before[1] > 0.1
+    assert after[1] - middle[1] < 0.3
+    assert after[0] - middle[0] > 0.3
 
 
 def test_find_machine_cpu_is_always_there(tmp_path: Path) -> None:

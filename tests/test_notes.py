@@ -75,9 +75,9 @@ def test_noted_makes_once_and_again_where_the_record_has_other_fields() -> None:
 
 
 def test_noted_that_is_not_to_be_kept_is_made_again_but_a_kept_one_is_taken() -> None:
-    assert noted("probe", "a", lambda: Speed(1.0), record=Speed, keep=False) == Speed(1.0)
+    assert noted("probe", "a", lambda: Speed(1.0), record=Speed, keep=lambda: False) == Speed(1.0)
     assert noted("probe", "a", lambda: Speed(2.0), record=Speed) == Speed(2.0)
-    assert noted("probe", "a", lambda: Speed(3.0), record=Speed, keep=False) == Speed(2.0)
+    assert noted("probe", "a", lambda: Speed(3.0), record=Speed, keep=lambda: False) == Speed(2.0)
 
 
 def test_keep_note_beyond_the_bound_of_the_cache_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,9 @@ from folders import state_of
 from safetensors import safe_open
 
 import foldertune
-from foldertune import api, bench, recipe
+from foldertune import api, recipe
 from foldertune.errors import DataError
+from foldertune.machine import OthersWatch
 from foldertune.models.config import read_config
 from foldertune.records import SPLITS, Event, Interval, finish, plain
 from foldertune.run import SCHEMA
@@ -109,7 +110,7 @@ def test_train_writes_what_was_asked_and_found_into_run_json(run: foldertune.Run
 def test_train_again_with_other_settings_measures_and_prepares_nothing_again(
     run: foldertune.Run, photographs: Path, quick: TrainSettings, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "is_busy", lambda: False)  # whatever else runs beside the tests
+    monkeypatch.setattr(OthersWatch, "took_cores", lambda _: False)  # whatever else runs beside the tests
 
     def entries() -> dict[str, int]:
         return {path.name: path.stat().st_ino for path in (place / "cache").iterdir() if path.is_file()}
