@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from environments import PEERS, PeerError, environment, reason_of
+from environments import PEERS, THREADS_VARIABLE, PeerError, environment, reason_of
 
+BARE = Path(__file__).with_name("bare.py")
 LONGEST_S = 900.0  # a tool that hangs is ended and named
 
 
@@ -80,30 +80,38 @@ def hold(
                 contestant.runs.append(run)
 
 
-def run_measured(command: Sequence[str], variables: Mapping[str, str]) -> Measured:
+def run_measured(command: Sequence[str], variables: Mapping[str, str], *, longest_s: float | None = None) -> Measured:
     """One process from its start to its end; the memory is that of its largest member. Raises PeerError where it fails."""
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        began = time.monotonic()
-        process = subprocess.Popen(command, env=dict(variables), stdout=output, stderr=errors)
-        timer = threading.Timer(LONGEST_S, process.kill)
-        timer.start()
+    with (
+        tempfile.NamedTemporaryFile("r") as report,
+        tempfile.TemporaryFile("w+") as output,
+        tempfile.TemporaryFile("w+") as errors,
+    ):
+        starter = started_bare(command, variables, report=report.name)
+        process = subprocess.Popen(starter, env=dict(variables), stdout=output, stderr=errors, start_new_session=True)
         try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            raise
+            process.wait(longest_s or LONGEST_S)
+        except subprocess.TimeoutExpired as error:
+            raise PeerError(f"ended after {longest_s or LONGEST_S:.0f} s") from error
         finally:
-            timer.cancel()
-        seconds = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         output.seek(0)
         errors.seek(0)
-        if seconds >= LONGEST_S:
-            raise PeerError(f"ended after {LONGEST_S:.0f} s")
-        if process.returncode:
-            raise PeerError(f"failed with exit code {process.returncode}: {reason_of(errors.read())}")
-        peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-        return Measured(seconds, peak, told_by(output.read()))
+        told = report.read()
+        if not told:
+            raise PeerError(f"could not be started: {reason_of(errors.read())}")
+        seconds, exit_code, peak_mib = json.loads(told)
+        if exit_code:
+            raise PeerError(f"failed with exit code {exit_code}: {reason_of(errors.read())}")
+        return Measured(seconds, peak_mib, told_by(output.read()))
+
+
+def started_bare(command: Sequence[str], variables: Mapping[str, str], *, report: str = os.devnull) -> list[str]:
+    """The command by way of bare.py, on as many cores as the variables say, else on all."""
+    threads = variables.get(THREADS_VARIABLE) or str(os.cpu_count())
+    return [sys.executable, "-I", "-S", str(BARE), report, threads, *command]
 
 
 def told_by(output: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ PEERS = Path(__file__).resolve().with_name("peers")
 # What a shell may hold that would change how another interpreter loads, compiles or multiplies.
 _OURS_ALONE = ("PYTHONPATH", "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 _REASON_LENGTH = 160
+THREADS_VARIABLE = "FOLDERTUNE_BENCHMARK_THREADS"  # how many cores a measured process may use: bare.py
 
 
 class PeerError(Exception):
@@ -72,7 +73,7 @@ def peer_variables(threads: int) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _OURS_ALONE}
     count = str(threads)
     return {
-        **kept, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count,
+        **kept, THREADS_VARIABLE: count, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count,
         "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "YOLO_CONFIG_DIR": str(place("settings")),
         "YOLO_OFFLINE": "true", "MPLCONFIGDIR": str(place("settings")),
     }  # fmt: skip

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contest import Contestant, our_variables, peer, say
+from contest import Contestant, our_variables, peer, run_measured, say, started_bare
 from environments import PEERS, PeerError, peer_variables, place, reason_of
 from machine_facts import describe, spread
 from picture_sets import pictures_below
@@ -33,6 +32,7 @@ from tables import cell, load_now, parser_of, publish
 from tables import page as page_of
 
 PEERS_NAMED = ["fastai", "transformers", "transformers-at-plain-rate", "torchvision"]
+_LONGEST_S = 7200.0  # of one of our runs
 Epochs = list[dict[str, Any]]  # of a peer: epoch, test_accuracy, seconds since its process was started
 
 
@@ -77,14 +77,10 @@ def ours_once(given: argparse.Namespace, seed: int, further: Sequence[str]) -> d
         command += ["--weights", str(given.weights), "--seed", str(seed), *further]
         variables = {**our_variables(peer_variables(given.threads)), "FOLDERTUNE_CACHE": str(Path(scratch) / "cache")}
         began = time.time()
-        with (Path(scratch) / "errors").open("w+") as errors:
-            process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=errors)
-            _, status, usage = os.wait4(process.pid, 0)
-            total_s = time.time() - began
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                errors.seek(0)
-                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {reason_of(errors.read())}")
+        try:
+            measured = run_measured(command, variables, longest_s=_LONGEST_S)
+        except PeerError as error:
+            raise SystemExit(f"{' '.join(command)} {error}") from error
         events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
         metrics = json.loads((run / "metrics.json").read_text())
         forecast = json.loads((run / "run.json").read_text())["forecast"]
@@ -95,9 +91,9 @@ def ours_once(given: argparse.Namespace, seed: int, further: Sequence[str]) -> d
             "tuned_accuracy": accuracy.get("fine-tuned"),
             "kept": metrics["kept"],
             "kept_accuracy": accuracy[metrics["kept"]],
-            "total_s": round(total_s, 1),
+            "total_s": round(measured.seconds, 1),
             "forecast_s": round(60 * forecast["minutes"], 1),
-            "memory_mib": round(usage.ru_maxrss / 1024),
+            "memory_mib": round(measured.peak_mib),
             "forecast_memory_mib": round(forecast["memory_mib"]),
         }
 
@@ -148,7 +144,9 @@ def epochs_of(command: Sequence[str], variables: Mapping[str, str]) -> Epochs:
     began, epochs = time.monotonic(), []
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, env=dict(variables), stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(
+            started_bare(command, variables), env=dict(variables), stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
     ):
         assert process.stdout is not None
         for line in process.stdout:

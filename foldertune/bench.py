@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foldertune.forecast import Probe, Situation, Survey, situation_of
-from foldertune.machine import Machine, OthersWatch, keep_to_cores, processor_name, version_of
+from foldertune.machine import Machine, OthersWatch, held_memory_mib, keep_to_cores, processor_name, version_of
 from foldertune.notes import noted
 from foldertune.planning import decide
 from foldertune.records import Dataset, Picture, Plan
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from foldertune.training.features import Extraction
     from foldertune.training.trainer import Course
 
+_PLAIN_MIB = (
+    1_200.0  # what a process may hold before it measures memory for others; with the libraries it is about half
+)
 PROBED_BATCH = 16  # pictures of a training step that is measured on a processor, at most
 # How fast a machine is depends on what else it does: what was measured on another day is measured again.
 _A_DAY_S = 24 * 60 * 60
@@ -112,7 +115,10 @@ def probed_plan(wish: Wish, bench: Bench, decode_per_s: float) -> tuple[Plan, Pr
 
 
 def probed(bench: Bench, plan: Plan, *, keep: bool = True) -> Probe:
-    """How fast the plan's work is here; of decoding nothing is said. keep: for later runs, unless others took cores meanwhile."""
+    """How fast the plan's work is here; of decoding nothing is said.
+
+    keep: for later runs, unless others took cores meanwhile or this process held much already.
+    """
     import torch
 
     from foldertune.data.pictures import canvas_size
@@ -138,9 +144,10 @@ def probed(bench: Bench, plan: Plan, *, keep: bool = True) -> Probe:
         return replace(probe, **rates, start_s=bench.start_s + engine.made_in_s)
 
     def good_for_later() -> bool:
-        return keep and not others.took_cores()
+        return keep and held_mib < _PLAIN_MIB and not others.took_cores()
 
-    depends_on, others = [work, _costs(course), machine, _versions()], OthersWatch()
+    depends_on = [work, _costs(course), machine, _versions()]
+    others, held_mib = OthersWatch(), held_memory_mib()
     probe = noted("probe", depends_on, measured, record=Probe, max_age_s=_A_DAY_S, keep=good_for_later)
     more = wanted / course.batch_size - 1
     return replace(probe, memory_mib=probe.memory_mib + more * probe.kept_mib)
@@ -193,4 +200,4 @@ def _prepared(bench: Bench, pictures: list[Picture], *, workers: int) -> np.ndar
 
 
 def _versions() -> list[str]:
-    return [version_of(name) for name in ("foldertune", "torch", "openvino")]
+    return [version_of(name) for name in ("foldertune", "torch", "openvino", "pillow")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import ctypes.util
+import functools
 import math
 import os
 import platform
@@ -18,6 +20,8 @@ from foldertune.errors import MissingError
 
 _MIB = 2**20
 _STRAY_CORES = 0.25  # what may be going on beside a measurement without spoiling it; a guess
+# Where a GPU's driver shows itself: the second is WSL's, which has no /proc/driver.
+_DRIVER_FILES = ("/proc/driver/nvidia", "/dev/dxg")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")  # as seen from inside of a container
 # Where version 2 says something, and where version 1 does: the limit, what is used, and of what; quota and period.
 _MEMORY = (
@@ -111,8 +115,41 @@ def _given_back_mib(facts: str) -> float:
     return next((int(line.split()[1]) / _MIB for line in lines if line.startswith("inactive_file ")), 0.0)
 
 
+def has_gpu_driver(system: str) -> bool:
+    """Whether a GPU's driver shows itself, told in a millisecond where importing torch takes seconds. system: `sys.platform`."""
+    if system == "win32":
+        return shutil.which("nvidia-smi") is not None or ctypes.util.find_library("nvcuda") is not None
+    return any(Path(name).exists() for name in _DRIVER_FILES)
+
+
+@functools.cache
+def gpu_name() -> str:
+    """The first GPU, as its driver calls it; empty where there is none."""
+    if not has_gpu_driver(sys.platform):
+        return ""
+    import torch
+
+    return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else ""
+
+
+def held_memory_mib() -> float:
+    """What this process holds now, in MiB."""
+    import psutil
+
+    return float(psutil.Process().memory_info().rss / _MIB)
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory_mib` count from now on, where the system can: what was held and given back before is no matter."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mib() -> float:
-    """The most memory that this process has held so far, in MiB."""
+    """The most memory that this process has held so far, or since `forget_peak_memory`, in MiB."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # Not getrusage: what that counts begins with the memory of the process which started this one.
+        return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
     if sys.platform == "win32":
         import psutil
 

@@ -180,18 +180,24 @@ def test_peer_that_cannot_be_installed_takes_part_with_its_reason(monkeypatch: p
     assert (found.problem, found.runs, found.remark) == ("could not be installed: timm has no wheel", [], "plain")
 
 
-def test_run_measured_gives_time_memory_and_the_last_line() -> None:
-    """From a process of its own: Linux counts to a child's peak what its parent held when it was started."""
+def test_run_measured_gives_time_memory_and_the_last_line_whatever_this_process_holds() -> None:
+    held = bytearray(400 * 2**20)
     inner = "import time; block = bytearray(200 * 2**20); time.sleep(0.2); print('hello'); print('{\"ms\": 2.5}')"
-    outer = f"import sys; from contest import run_measured; print(repr(run_measured([sys.executable, '-c', {inner!r}], {{}})))"
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT / "benchmarks"), str(PROJECT)])}
-    told = subprocess.run(
-        [sys.executable, "-c", outer], check=True, capture_output=True, text=True, env=variables
-    ).stdout
-    found = re.fullmatch(r"Measured\(seconds=([\d.]+), peak_mib=([\d.]+), told=\{'ms': 2.5\}\)\n", told)
-    assert found, told
-    assert 0.2 < float(found[1]) < 30
-    assert 200 < float(found[2]) < 400
+    found = run_measured([sys.executable, "-c", inner], {})
+    assert found.told == {"ms": 2.5}
+    assert 0.2 < found.seconds < 30
+    assert 200 < found.peak_mib < 300 < len(held)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to cores")
+def test_run_measured_gives_as_many_cores_as_threads() -> None:
+    inner = "import json, os; print(json.dumps({'cores': len(os.sched_getaffinity(0))}))"
+    assert run_measured([sys.executable, "-c", inner], {environments.THREADS_VARIABLE: "1"}).told == {"cores": 1}
+
+
+def test_run_measured_of_a_command_that_is_not_there_says_so() -> None:
+    with pytest.raises(PeerError, match=r"^could not be started: FileNotFoundError"):
+        run_measured(["/no/such/program"], {})
 
 
 def test_run_measured_of_a_failing_process_raises_its_error() -> None:

@@ -23,7 +23,7 @@ from foldertune.engines.shelf import Shelf
 from foldertune.errors import MissingError, SettingsError, WorkFailedError
 from foldertune.evaluation import answers, choice, judging, predict, saved_model, trials
 from foldertune.evaluation.answers import Answers, calibration_pictures, validation_answers
-from foldertune.evaluation.choice import LAST_RESORT, Choice, candidates, choose, has_driver, pick, trials_of
+from foldertune.evaluation.choice import LAST_RESORT, Choice, candidates, choose, pick, trials_of
 from foldertune.evaluation.judging import measure
 from foldertune.evaluation.predict import open_model, opening
 from foldertune.evaluation.saved_model import SavedModel, open_saved, read_saved_model
@@ -394,6 +394,43 @@ def test_choose_takes_from_all_that_was_tried_as_speed_does_but_compiles_only_wh
     assert finish(choose(saved, engine="compiled")).engine == "compiled"
 
 
+def test_choose_where_the_gpu_is_gone_takes_nothing_that_was_tried_on_it(saved: SavedModel) -> None:
+    for spec in candidates():
+        remember(saved, Trial(*spec, pictures_per_s=20), judged=True)
+    remember(saved, Trial("torch", "bf16", "cuda", pictures_per_s=2000), judged=True)
+    for engine, precision in (("auto", "auto"), ("auto", "bf16")):
+        assert finish(choose(saved, engine=engine, precision=precision)).device == "cpu"
+
+
+def test_choose_on_another_gpu_tries_anew(saved: SavedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember(saved, Trial(*FLOAT32, pictures_per_s=20), judged=True)
+    monkeypatch.setattr(trials, "gpu_name", lambda: "another one")
+    assert read_trials(saved) == ()
+
+
+@pytest.mark.parametrize("may_measure", [True, False])
+def test_choose_takes_a_lower_precision_that_was_asked_for_though_refused_and_warns(
+    saved: SavedModel, *, may_measure: bool
+) -> None:
+    remember(saved, Trial(*INT8, pictures_per_s=100, refused="it costs 3 points."), judged=True)
+    remember(saved, Trial("onnxruntime", "int8", pictures_per_s=50, refused="it costs 4 points."), judged=True)
+    chosen, texts = told(choose(saved, precision="int8", may_measure=may_measure))
+    assert chosen.spec == INT8
+    assert texts == ["openvino int8 was asked for; by itself it would not be taken: it costs 3 points."]
+
+
+def test_open_saved_of_torch_that_cannot_run_says_where(saved: SavedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> Engine:
+        raise RuntimeError("CUDA out of memory.\nTried to allocate 20 MiB.")
+
+    monkeypatch.setattr("foldertune.evaluation.saved_model.make_engine", full)
+    with pytest.raises(
+        WorkFailedError,
+        match=r"The engine torch in float32 cannot run on cpu: CUDA out of memory\. Tried to allocate 20 MiB",
+    ):
+        open_saved(saved, "torch", "float32")
+
+
 def test_remember_keeps_machines_that_share_a_folder_apart_and_forgets_the_oldest(
     saved: SavedModel, next_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,29 +461,6 @@ def test_restored_trials_keep_their_intervals(saved: SavedModel, next_process: C
     remember(saved, found, judged=True)
     next_process()
     assert read_trials(saved) == (found,)
-
-
-@pytest.mark.parametrize(
-    ("system", "files", "programs", "expected"),
-    [
-        ("linux", [], [], False),
-        ("linux", ["/proc/driver/nvidia"], [], True),
-        ("linux", ["/dev/dxg"], [], True),  # Linux inside of Windows
-        ("linux", [], ["nvidia-smi"], False),
-        ("darwin", [], [], False),
-        ("win32", [], [], False),
-        ("win32", [], ["nvidia-smi"], True),
-        ("win32", [], ["nvcuda"], True),
-        ("win32", ["/proc/driver/nvidia"], [], False),
-    ],
-)
-def test_has_driver_finds_what_each_system_shows(
-    monkeypatch: pytest.MonkeyPatch, system: str, files: list[str], programs: list[str], expected: bool
-) -> None:
-    monkeypatch.setattr(Path, "exists", lambda path: path.as_posix() in files)
-    for place in ("shutil.which", "ctypes.util.find_library"):
-        monkeypatch.setattr(place, lambda name: name if name in programs else None)
-    assert has_driver(system) is expected
 
 
 # What it is judged by

@@ -122,7 +122,7 @@ def test_scan_reads_all_again_when_what_can_be_read_may_be_another(
         assert len(again(pictures, read)[1]) == 40
         monkeypatch.setattr(looks, "accepted_formats", accepted_formats)
     else:
-        monkeypatch.setattr(looks, "READING", looks.READING + 1)
+        monkeypatch.setattr(looks, "READING", [*looks.READING, "another"])
         assert len(again(pictures, read)[1]) == 40
         return
     assert again(pictures, read)[0] == first
@@ -159,6 +159,16 @@ def test_looks_at_few_files_among_many_known_ones_keep_the_rate_of_the_many(pict
     second = Looks(pictures)
     finish(scan(pictures, workers=0, looks=second))
     assert second.decode_per_s == first.decode_per_s
+
+
+def test_looks_at_known_files_alone_without_a_rate_take_a_usual_one(
+    pictures: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look(pictures)
+    found = Looks(pictures, workers=1)
+    monkeypatch.setattr(looks, "find_note", lambda *_, **__: None)  # the rate was evicted, or is of another machine
+    finish(scan(pictures, workers=1, looks=found))
+    assert found.decode_per_s == looks._USUAL_PER_S
 
 
 def test_looks_count_the_time_of_reading_alone(

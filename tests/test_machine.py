@@ -16,7 +16,10 @@ from foldertune.machine import (
     OthersWatch,
     cpu_has_bf16,
     find_machine,
+    forget_peak_memory,
     free_disk_mib,
+    has_gpu_driver,
+    held_memory_mib,
     keep_freed_memory,
     memory_mib,
     num_cores,
@@ -112,6 +115,23 @@ def test_peak_memory_mib_grows_with_what_is_held() -> None:
     held[::4096] = b"\1" * len(held[::4096])
     assert peak_memory_mib() >= before + 32
     assert 1 < before < 1_000_000
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system keeps the peak for good")
+def test_forget_peak_memory_lets_the_peak_begin_at_what_is_held_now() -> None:
+    block = bytearray(256 * MIB)
+    del block
+    assert peak_memory_mib() > held_memory_mib() + 200
+    forget_peak_memory()
+    assert peak_memory_mib() < held_memory_mib() + 50
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's own peak")
+def test_peak_memory_mib_is_not_that_of_the_process_which_started_this_one() -> None:
+    held = bytearray(400 * MIB)
+    code = "from foldertune.machine import peak_memory_mib; print(peak_memory_mib())"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(told.stdout) < 200 < len(held)
 
 
 def test_free_disk_mib_of_a_folder_to_be_made_is_that_of_its_parent(tmp_path: Path) -> None:
@@ -243,3 +263,26 @@ def test_keep_freed_memory_may_be_called_anywhere_and_twice(monkeypatch: pytest.
     monkeypatch.setattr(sys, "platform", "win32")
     keep_freed_memory()
     assert called == []
+
+
+@pytest.mark.parametrize(
+    ("system", "files", "programs", "expected"),
+    [
+        ("linux", [], [], False),
+        ("linux", ["/proc/driver/nvidia"], [], True),
+        ("linux", ["/dev/dxg"], [], True),  # Linux inside of Windows
+        ("linux", [], ["nvidia-smi"], False),
+        ("darwin", [], [], False),
+        ("win32", [], [], False),
+        ("win32", [], ["nvidia-smi"], True),
+        ("win32", [], ["nvcuda"], True),
+        ("win32", ["/proc/driver/nvidia"], [], False),
+    ],
+)
+def test_has_gpu_driver_finds_what_each_system_shows(
+    monkeypatch: pytest.MonkeyPatch, system: str, files: list[str], programs: list[str], expected: bool
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: path.as_posix() in files)
+    for place in ("shutil.which", "ctypes.util.find_library"):
+        monkeypatch.setattr(place, lambda name: name if name in programs else None)
+    assert has_gpu_driver(system) is expected

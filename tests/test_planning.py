@@ -323,6 +323,15 @@ FAR, NEAR = Survey(0.9, 0.57, grey=True), Survey(0.9, 0.26)
 TUNED_WHOLE = replace(CPU, bf16=True)
 
 
+def test_decide_with_little_memory_learns_from_half_as_many_pictures_at_once() -> None:
+    short = replace(CPU, free_memory_mib=1_800)
+    plan = decide(situation(1_000, short, PROBE, survey=NEAR), {})
+    row = next(each for each in plan.decisions if each.setting == "batch_size")
+    assert (row.value, row.rule) == (8, "memory")
+    assert "1,800 MiB of memory are free" in row.reason
+    assert decide(situation(1_000, replace(CPU, free_memory_mib=2_500), PROBE, survey=NEAR), {})["batch_size"] == 16
+
+
 def test_decide_on_far_pictures_and_a_busy_machine_takes_no_fewer_than_four_epochs() -> None:
     slow = replace(PROBE, train_per_s=1.0, validate_per_s=3.0, features_per_s=3.0)
     for survey in (FAR, Survey(0.25, 0.48)):

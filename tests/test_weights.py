@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ramps import ramp, ramp_pictures
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from foldertune.errors import DataError, FoldertuneError, SettingsError
+from foldertune.errors import DataError, FoldertuneError, SettingsError, WorkFailedError
 from foldertune.models import build
 from foldertune.models.network import Network
 from foldertune.models.weights import Account, load_weights, resolve_weights, write_weights
@@ -277,6 +278,22 @@ def test_write_weights_then_load_weights_gives_the_same_bits(path: Path) -> None
     write_weights(again, path)
     assert path.read_bytes() == first
     assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_t5_write_weights_on_a_full_disk_says_so_and_keeps_the_old_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_weights(Tiny(), path)
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(WorkFailedError, match=r"could not be written: I/O error: No space left"):
+        write_weights(Tiny(), path)
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 def test_write_weights_keeps_the_names_of_the_network(path: Path) -> None:

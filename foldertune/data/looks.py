@@ -13,16 +13,18 @@ from typing import Any
 import PIL
 
 from foldertune.images import accepted_formats, most_pixels
-from foldertune.machine import num_cores, processor_name
+from foldertune.machine import num_cores, processor_name, version_of
 from foldertune.notes import find_note, keep_note
 from foldertune.records import Picture
 
-READING = 3  # raised whenever decoding or preparing gives other pixels: looks and packs of earlier versions are then made again
+# What pixels depend on beside a file. The number is raised whenever decoding or preparing gives others: looks and packs of earlier
+# versions are then made again, as they are where the libraries that decode were changed.
+READING = [3, PIL.__version__, version_of("pillow-heif")]
 # A file that was changed so shortly before it was looked at could be changed again without another time: file systems count
 # in steps of up to two seconds. It is looked at again.
 _SETTLED_S = 2.0
 _FEW = 32  # pictures, whose decoding tells no rate
-_A_DAY_S = 24 * 60 * 60  # how fast a machine decodes depends on what else it does
+_USUAL_PER_S = 100.0  # of one thread, where nothing tells; a guess, between photographs of phones and small pictures
 
 
 class Looks:
@@ -62,9 +64,11 @@ class Looks:
 
     @property
     def decode_per_s(self) -> float:
-        """Pictures that this machine looks at in a second: now, or within a day where there were too few to tell."""
-        known = find_note("decoding", self._rate_of, max_age_s=_A_DAY_S) if self._num_looked < _FEW else None
-        return known if isinstance(known, float) else self._per_s
+        """Pictures that this machine looks at in a second: now, or when it last did, where there were too few to tell."""
+        known = find_note("decoding", self._rate_of) if self._num_looked < _FEW else None
+        if isinstance(known, float):
+            return known
+        return self._per_s if self._num_looked else self._threads * _USUAL_PER_S
 
     @property
     def _per_s(self) -> float:
@@ -88,4 +92,4 @@ def forget_looks(folder: Path) -> None:
 
 def _where(folder: Path) -> list[Any]:
     """The folder, and all that decides beside a file whether it can be read."""
-    return [str(folder.absolute()), READING, PIL.__version__, most_pixels(), accepted_formats()]
+    return [str(folder.absolute()), READING, most_pixels(), accepted_formats()]

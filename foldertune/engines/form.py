@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from foldertune.models.network import Network
 
+GRAPH = 1  # raised whenever the same form gives another graph: what was made of the former one is then made again
 Output = Literal["logits", "features", "activation"]
 
 

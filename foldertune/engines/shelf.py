@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from foldertune import cache
+from foldertune.engines.form import GRAPH
 from foldertune.errors import WorkFailedError
 from foldertune.run import fsync_folder, write_json
 
-_VERSION = 1  # of the forms; raised whenever the same weights give another graph
 _CHOICE = "trials.json"
 
 
@@ -123,5 +123,5 @@ def shelf_key(path: Path, **depends_on: Any) -> str:
     every start. Each engine is held against known answers when it is opened.
     """
     facts = path.stat()
-    identity = [_VERSION, str(path.resolve()), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, depends_on]
+    identity = [GRAPH, str(path.resolve()), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, depends_on]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -5,27 +5,22 @@ Where none is, PyTorch in float32 on the processor answers: what all others are 
 
 from __future__ import annotations
 
-import ctypes.util
 import platform
-import shutil
 import sys
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from foldertune.engines import ENGINES, EXACTNESS, refuse_impossible
 from foldertune.errors import SettingsError
 from foldertune.evaluation.judging import measure
 from foldertune.evaluation.saved_model import SavedModel
 from foldertune.evaluation.trials import Spec, Trial, read_trials
-from foldertune.machine import cpu_has_bf16
+from foldertune.machine import cpu_has_bf16, has_gpu_driver
 from foldertune.records import Event, Progress
 from foldertune.run import event
 
 LAST_RESORT = Spec("torch", "float32", "cpu")
 _WORTH = 1.2  # a less exact engine must be so many times as fast
-# Where a driver shows itself: the second is WSL's, which has no /proc/driver.
-_DRIVER_FILES = ("/proc/driver/nvidia", "/dev/dxg")
 Choosing = Generator[Progress | Event, None, "Choice"]
 
 
@@ -45,7 +40,7 @@ class Choice:
 
 
 def choose(saved: SavedModel, *, engine: str = "auto", precision: str = "auto", may_measure: bool = True) -> Choosing:
-    """The fastest engine that is good enough, among those that fit what was asked; an engine and a precision asked for are taken.
+    """The fastest engine that is good enough, among those that fit what was asked; a lower precision asked for is taken, with a warning.
 
     What was tried before is remembered, also what is not likely to be the fastest. With may_measure the likely ones that
     are left are tried now, which takes up to a minute; without, float32 answers untried.
@@ -67,7 +62,12 @@ def choose(saved: SavedModel, *, engine: str = "auto", precision: str = "auto", 
             trials = yield from measure(saved, unknown)
         if not all(trial.refused for trial in _fitting(trials, engine, precision)):
             break
-    return pick(_fitting(trials, engine, precision), all_trials=trials)
+    fitting = _fitting(trials, engine, precision)
+    could_run = [trial for trial in fitting if trial.pictures_per_s]
+    if precision not in ("auto", "float32") and could_run and all(trial.refused for trial in fitting):
+        fastest = max(could_run, key=lambda trial: trial.pictures_per_s)
+        return (yield from _as_asked(saved, fastest.engine, precision))
+    return pick(fitting, all_trials=trials)
 
 
 def trials_of(saved: SavedModel, *, every: bool = False) -> Choosing:
@@ -162,24 +162,17 @@ def candidates(*, every: bool = False) -> list[Spec]:
 
 def device_of(engine: str) -> str:
     """Where an engine runs here: PyTorch on an accelerator where there is one. torch is asked only where a driver is."""
-    if engine not in ENGINES or "cuda" not in ENGINES[engine].devices or not has_driver(sys.platform):
+    if engine not in ENGINES or "cuda" not in ENGINES[engine].devices or not has_gpu_driver(sys.platform):
         return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def has_driver(system: str) -> bool:
-    """Whether a GPU's driver shows itself, told in a millisecond where importing torch takes seconds. system: `sys.platform`."""
-    if system == "win32":
-        return shutil.which("nvidia-smi") is not None or ctypes.util.find_library("nvcuda") is not None
-    return any(Path(name).exists() for name in _DRIVER_FILES)
-
-
 def _fits(spec: Spec, engine: str, precision: str) -> bool:
-    """Whether it is what was asked for. What compiles for half a minute in every process must be asked for by name."""
+    """Whether it is what was asked for, on a device that is here. What compiles for half a minute must be asked for by name."""
     named = engine == spec.engine or (engine == "auto" and spec.engine != "compiled")
-    return named and precision in ("auto", spec.precision)
+    return named and precision in ("auto", spec.precision) and spec.device in ("cpu", device_of(spec.engine))
 
 
 def _fitting(trials: Iterable[Trial], engine: str, precision: str) -> list[Trial]:

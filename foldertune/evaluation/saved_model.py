@@ -72,8 +72,13 @@ def open_saved(
     """
     refuse_impossible(engine, precision, device=device)
     if engine in ("torch", "compiled"):
-        made = make_engine(saved.form(), engine=engine, precision=precision, device=device)
-        _check(saved, made, precision)
+        try:
+            made = make_engine(saved.form(), engine=engine, precision=precision, device=device)
+            _check(saved, made, precision)
+        except RuntimeError as error:  # a GPU that is full, or gone
+            raise WorkFailedError(
+                f"The engine {engine} in {precision} cannot run on {device}: {_line(error)}."
+            ) from error
         return made
     for name in filter(saved.shelf.find, _forms(engine, precision)):
         try:
@@ -107,13 +112,15 @@ def _from_shelf(saved: SavedModel, engine: str, precision: str, calibration: Cal
     except FoldertuneError:
         raise
     except Exception as error:
-        raise WorkFailedError(
-            f"The engine {engine} cannot open {path}: {' '.join(str(error).split())[:200]}."
-        ) from error
+        raise WorkFailedError(f"The engine {engine} cannot open {path}: {_line(error)}.") from error
     _check(saved, made, precision)
     if may_be_compiled and compiled is None:
         _keep_compiled(saved, made)
     return made
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")
 
 
 def _keep_compiled(saved: SavedModel, engine: Engine) -> None:

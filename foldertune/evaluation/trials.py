@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from foldertune.cache import cache_folder
 from foldertune.engines.shelf import shelf_key
 from foldertune.evaluation.saved_model import SavedModel
-from foldertune.machine import num_cores, processor_name, version_of
+from foldertune.machine import gpu_name, num_cores, processor_name, version_of
 from foldertune.records import Interval
 
 MOST_MACHINES = 8  # that share a folder and are remembered; an update of a library makes a machine another one
@@ -109,7 +109,7 @@ def _key(saved: SavedModel) -> str:
 
 def _machine() -> str:
     """A name for what speeds and answers hold for."""
-    facts = {"processor": processor_name(), "cores": num_cores(), **_versions()}
+    facts = {"processor": processor_name(), "cores": num_cores(), "gpu": gpu_name(), **_versions()}
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

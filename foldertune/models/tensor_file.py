@@ -1,4 +1,4 @@
-"""A safetensors file, read with distrust: what is in it, why it is refused, and its tensors as arrays. Needs no tensor library.
+"""A safetensors file, read with distrust: what is in it, why it is refused, and its tensors as arrays. Reading needs no tensor library.
 
 Format: 8 bytes little-endian length, that many bytes of JSON {name: {dtype, shape, data_offsets}}, then the tensors.
 Source: the safetensors format description; its own reader checks again what is checked here.
@@ -20,6 +20,7 @@ from foldertune.errors import DataError, MissingError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
 MAX_HEADER_BYTES = 10_000_000  # ViT-L needs 40 kB; the cap keeps a lying header from costing memory and seconds
 FLOATS, COUNTERS = ("F64", "F32", "F16", "BF16"), ("I64", "I32")
@@ -160,6 +161,18 @@ def _parsed(header: bytes) -> dict[str, Any]:
         raise ValueError("its header is not a table")  # noqa: TRY004  # the file is at fault, not a caller's type
     content.pop("__metadata__", None)
     return content
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """Write torch tensors, wherever they are. Raises OSError (disk full)."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(content, path, metadata=metadata)
+    except SafetensorError as error:  # how the library reports a full disk
+        raise OSError(0, str(error)) from error
 
 
 def _checked(content: Mapping[str, Any], *, data_begin: int, num_data_bytes: int) -> dict[str, TensorFacts]:

@@ -12,7 +12,7 @@ from foldertune.errors import DataError, SettingsError
 from foldertune.models.catalog import ModelFacts, list_models, model_facts
 from foldertune.models.config import ModelConfig, config_for, read_config
 from foldertune.models.inventory import COUNTER, TensorShape
-from foldertune.models.tensor_file import COUNTERS, FLOATS, TensorFacts, read_header, read_tensors
+from foldertune.models.tensor_file import COUNTERS, FLOATS, TensorFacts, read_header, read_tensors, write_tensors
 from foldertune.preprocess import Preprocess
 from foldertune.run import written_whole
 
@@ -186,11 +186,8 @@ def read_weights(
 
 def write_weights(network: Network, path: Path) -> None:
     """Write the network's tensors as safetensors, complete or not at all. Raises WorkFailedError (disk full)."""
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        write_tensors(temporary, network.state_dict(), metadata={"format": "pt"})
 
 
 def _differences(expected: Mapping[str, TensorShape], offered: Mapping[str, TensorFacts]) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foldertune.errors import WorkFailedError
+from foldertune.models.tensor_file import write_tensors
 from foldertune.run import write_json, written_whole
 
 if TYPE_CHECKING:
@@ -49,14 +50,8 @@ def save_state(folder: Path, state: State, *, keep_last: int = 2) -> Path:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> tuple[int, str]:
     """Write a safetensors file, complete or not at all. Returns its size in bytes and its sha256."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     with written_whole(path) as temporary:
-        try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-        except SafetensorError as error:  # how the library reports a full disk
-            raise OSError(0, str(error)) from error
+        write_tensors(temporary, tensors)
         return temporary.stat().st_size, file_sha256(temporary)
 
 

@@ -14,6 +14,7 @@ from foldertune.data.loader import CanvasSource
 from foldertune.data.pack import Pack, Packing, pack_key
 from foldertune.data.stock import Make, Ware, names_of, numbers_of, one_after_another, stocked
 from foldertune.engines import Engine
+from foldertune.engines.form import GRAPH
 from foldertune.machine import version_of
 from foldertune.preprocess import Preprocess
 from foldertune.records import Picture, Work
@@ -51,7 +52,7 @@ class Extraction:
         """shape: of the engine's first output for one picture."""
         self._engine, self._preprocess, self._shape, self.cache = engine, preprocess, shape, cache
         self._identity = {
-            "weights": weights_id, "precision": precision, "engine": [engine.name, version_of(engine.name)],
+            "graph": GRAPH, "weights": weights_id, "precision": precision, "engine": [engine.name, version_of(engine.name)],
             "preprocess": preprocess.to_dict(),
         }  # fmt: skip
 

@@ -15,7 +15,7 @@ from foldertune.data.augment import STRENGTHS
 from foldertune.data.loader import CanvasSource, Source
 from foldertune.errors import MissingError
 from foldertune.forecast import Probe
-from foldertune.machine import peak_memory_mib
+from foldertune.machine import forget_peak_memory, peak_memory_mib
 from foldertune.preprocess import Preprocess
 from foldertune.records import Picture
 from foldertune.training.trainer import Course, Labelled, Trainer
@@ -45,6 +45,7 @@ def measure(
     Of starting and decoding nothing is known here: the caller, who did both, puts it in.
     Raises MissingError where a step does not fit into the device's memory.
     """
+    forget_peak_memory()
     side = preprocess.image_size
     pictures = np.zeros((_BATCH, side, side, 3), np.uint8)
     features_per_s = _BATCH / _steady_time(lambda: engine.run(pictures))
