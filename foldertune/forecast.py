@@ -22,7 +22,7 @@ LEAST_TRAVEL = 0.015
 # Pictures on which the statistics of batch norms are measured: before each validation, and in the end (training/statistics.py).
 SETTLED_PICTURES, SETTLED_IN_THE_END = 96, 1024
 # On a processor the automatic plan takes at most about so many minutes, and so many more for each thousand pictures. Runs took up to 11 %
-# longer than forecast (docs/figures.md).
+# longer than forecast on one machine, and up to 30 % on another whose speed wandered (docs/figures).
 AUTO_MINUTES, AUTO_MINUTES_PER_1000 = 2.77, 1.084
 AUTO_MINUTES_ANY = 1.3  # times that where pictures may be turned: there are four times as many to see
 # The fewest epochs of all layers that earn anything; the second of a network that takes statistics and a head of its own. On seedlings
