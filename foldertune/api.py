@@ -58,7 +58,8 @@ class Run:
 
     @property
     def kept(self) -> str:
-        """Which model was kept: "baseline" or "fine-tuned"."""
+        """Which model was kept: "baseline" or "fine-tuned". Raises DataError where the run is not finished."""
+        _refuse_unfinished(self.folder, "so no model was kept")
         return str(read_json(self.folder.metrics)["kept"])
 
     def evaluate(self, folder: AnyPath | None = None) -> Evaluation:
@@ -95,7 +96,9 @@ def planning(folder: AnyPath, *, settings: AnyPath | None = None, **given: Unpac
     """`plan` as a generator of its progress, for whoever shows it."""
     from foldertune.journey import plan_only
 
-    return plan_only(_wish(folder, settings, given))
+    wish = _wish(folder, settings, given)
+    _refuse_no_folder(wish.folder, folder)
+    return plan_only(wish)
 
 
 def train(
@@ -124,8 +127,7 @@ def start(
 ) -> Run:
     """Check the settings and make the run folder; nothing is read or trained yet. `going` does the rest."""
     wish = _wish(folder, settings, given)
-    if not wish.folder.is_dir():
-        raise DataError(f"There is no folder {folder}. Give a folder with one subfolder of pictures per class.")
+    _refuse_no_folder(wish.folder, folder)
     team, (num_starts, most_starts) = join(), num_restarts()
     if run is None and most_starts:
         raise SettingsError("With --max-restarts a run needs a name, by which it is found again: give --run DIR.")
@@ -234,7 +236,7 @@ def predict(
     pictures: files and folders, which are walked (a bad file has its reason in `error`); or the content of one picture file as
     bytes, or its pixels, (H, W, 3) uint8 RGB. For pictures in memory the model stays open, for the next one.
     engine: openvino, onnxruntime, torch, compiled, or auto, the fastest here that is good enough.   precision: float32, bf16,
-    int8 or auto. The first time that auto is used for many pictures, or for one in memory, engines are tried for up to a minute.
+    int8 or auto. The first time that auto is used for many pictures, or for one in memory, engines are tried for a minute or two.
     Raises ImageError for bytes that are no picture, and what opening the model raises.
     """
     if not all(isinstance(each, (str, Path)) for each in pictures):
@@ -276,7 +278,10 @@ def speeding(run: Run | AnyPath, *, every: bool = False) -> Journey[Choice]:
     from foldertune.evaluation.choice import trials_of
     from foldertune.evaluation.saved_model import read_saved_model
 
-    return trials_of(read_saved_model(_folder_of(run)), every=every)
+    place = RunFolder(_folder_of(run))
+    if place.run_json.exists():  # else a model that came without its run
+        _refuse_unfinished(place, "and what is less exact than float32 is judged by its answers")
+    return trials_of(read_saved_model(place.path), every=every)
 
 
 def demo(run: AnyPath | None = None) -> Run:
@@ -337,12 +342,20 @@ def _new_run_path(folder: Path) -> Path:
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _stored_evaluation(run: Run) -> Evaluation:
-    if run.folder.open().get("state") != "finished":
+def _refuse_no_folder(folder: Path, given: AnyPath) -> None:
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {given}. Give a folder with one subfolder of pictures per class.")
+
+
+def _refuse_unfinished(run: RunFolder, consequence: str) -> None:
+    if run.open().get("state") != "finished":
         raise DataError(
-            f"The run {run.path} is not finished, so its test pictures were not measured. "
-            f"Go on with `foldertune train --resume {run.path}`."
+            f"The run {run.path} is not finished, {consequence}. Go on with `foldertune train --resume {run.path}`."
         )
+
+
+def _stored_evaluation(run: Run) -> Evaluation:
+    _refuse_unfinished(run.folder, "so its test pictures were not measured")
     facts = read_json(run.folder.metrics)
     try:
         stored = facts["evaluations"][facts["kept"]]["test"]

@@ -175,7 +175,8 @@ def warnings_of(situation: Situation, chosen: Chosen, forecast: Forecast | None)
     travel = steps * chosen["learning_rate"]
     limit = chosen["max_minutes"]
     baseline_alone = bool(limit and forecast and seconds_of(situation, {**chosen, "tune": "head"}) > 60 * limit)
-    slow = chosen["tune"] != "head" and chosen["optimizer"] == "adamw" and travel < LEAST_TRAVEL
+    # Measured where all layers learn; the last stage alone, from a fitted head, learned with less.
+    slow = chosen["tune"] == "all" and chosen["optimizer"] == "adamw" and travel < LEAST_TRAVEL
     if slow and not baseline_alone:
         enough = epochs_to_learn(situation, chosen)
         longer = ", which takes a higher --max-minutes" * bool(limit)

@@ -58,6 +58,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(probe_module, "measure", measure)
     monkeypatch.setattr(bench_module, "surveyed", lambda *_: Survey(0.9, 0.57))
     monkeypatch.setattr(OthersWatch, "took_cores", lambda _: False)
+    monkeypatch.setattr(bench_module, "held_memory_mib", lambda: 500.0)
     return layers
 
 
@@ -164,6 +165,15 @@ def test_probed_with_another_number_of_threads_is_measured_anew(
 def test_probed_on_a_busy_machine_is_not_kept(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     plan = decide(situation_of(dataset(), MACHINE, Preprocess()), SETTINGS)
     monkeypatch.setattr(OthersWatch, "took_cores", lambda _: True)
+    for _ in range(2):
+        probed(opened(), plan)
+    assert len(measured) == 2
+
+
+def test_probed_in_a_process_that_holds_much_is_not_kept(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory would count as that of the work, also for processes that hold nothing."""
+    plan = decide(situation_of(dataset(), MACHINE, Preprocess()), SETTINGS)
+    monkeypatch.setattr(bench_module, "held_memory_mib", lambda: 3_000.0)
     for _ in range(2):
         probed(opened(), plan)
     assert len(measured) == 2

@@ -214,6 +214,12 @@ def test_train_notes_where_weights_lie_so_that_another_folder_can_resume(tmp_pat
     assert Path(started.folder.open()["settings"]["weights"]) == Path.cwd() / "none.safetensors"
     with pytest.raises(DataError, match=r"is not finished, so its test pictures were not measured\. Go on with"):
         started.evaluate()
+    with pytest.raises(DataError, match=r"is not finished, so no model was kept\. Go on with"):
+        _ = started.kept
+    with pytest.raises(
+        DataError, match=r"is not finished, and what is less exact than float32 is judged by its answers"
+    ):
+        started.speed()
 
 
 @pytest.mark.parametrize("inside", [".", "run", "a/b"])
@@ -227,6 +233,7 @@ def test_train_with_the_run_inside_the_data_is_refused_and_makes_nothing(tmp_pat
 
 def test_train_on_data_at_fault_exits_3(tmp_path: Path) -> None:
     assert "There is no folder" in foldertune("train", tmp_path / "none", "--run", tmp_path / "run").refused(3)
+    assert "There is no folder" in foldertune("plan", tmp_path / "none").refused(3)  # before weights are looked for
     put_classes(tmp_path / "one", {"only": 4})
     said = foldertune("plan", tmp_path / "one", *SMALL)
     assert (said.code, said.out) == (3, "")

@@ -323,6 +323,13 @@ FAR, NEAR = Survey(0.9, 0.57, grey=True), Survey(0.9, 0.26)
 TUNED_WHOLE = replace(CPU, bf16=True)
 
 
+def test_decide_of_the_last_stage_alone_warns_of_no_few_steps() -> None:
+    for tune, warned in (("all", True), ("upper", False)):
+        settings = check_settings({"tune": tune, "epochs": 1, "learning_rate": 1e-4})
+        plan = decide(situation(200, CPU, PROBE, survey=NEAR), settings)
+        assert any("Too few steps" in text for text in plan.warnings) is warned
+
+
 def test_decide_with_little_memory_learns_from_half_as_many_pictures_at_once() -> None:
     short = replace(CPU, free_memory_mib=1_800)
     plan = decide(situation(1_000, short, PROBE, survey=NEAR), {})

@@ -20,7 +20,7 @@ from folders import state_of
 from safetensors import safe_open
 
 import foldertune
-from foldertune import api, recipe
+from foldertune import api, bench, recipe
 from foldertune.errors import DataError
 from foldertune.machine import OthersWatch
 from foldertune.models.config import read_config
@@ -111,6 +111,7 @@ def test_train_again_with_other_settings_measures_and_prepares_nothing_again(
     run: foldertune.Run, photographs: Path, quick: TrainSettings, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OthersWatch, "took_cores", lambda _: False)  # whatever else runs beside the tests
+    monkeypatch.setattr(bench, "held_memory_mib", lambda: 500.0)  # whatever they hold
 
     def entries() -> dict[str, int]:
         return {path.name: path.stat().st_ino for path in (place / "cache").iterdir() if path.is_file()}

@@ -43,7 +43,7 @@ def choose(saved: SavedModel, *, engine: str = "auto", precision: str = "auto", 
     """The fastest engine that is good enough, among those that fit what was asked; a lower precision asked for is taken, with a warning.
 
     What was tried before is remembered, also what is not likely to be the fastest. With may_measure the likely ones that
-    are left are tried now, which takes up to a minute; without, float32 answers untried.
+    are left are tried now, which takes a minute or two; without, float32 answers untried.
     Raises SettingsError for what does not exist or where all that fits is refused, MissingError for what this machine lacks.
     """
     if "auto" not in (engine, precision):

@@ -25,6 +25,7 @@ NORMAL_95 = 1.959963984540054
 # about the resolution of float32 near 1, the arithmetic that the probabilities come from.
 LEAST_PROBABILITY = 1e-7
 COLDEST, HOTTEST = 0.05, 20.0
+_ENOUGH_WRONG = 5  # answers that say how sure a model may be; a guess
 
 
 def evaluate_probabilities(
@@ -106,6 +107,8 @@ def fit_temperature(logits: Floats, labels: Integers) -> float:
     """The T in [0.05, 20] that gives softmax(logits / T) the lowest log loss; 1.0 where N is 0.
 
     logits: (N, K) on pictures that the model did not learn from.
+    A few pictures, all answered right, would make any model sure of everything. So with fewer than five wrong answers T is raised
+    until the mean confidence is not above what the right ones speak for by the rule of succession, (right + 1) / (N + 2).
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
     from scipy.optimize import minimize_scalar
@@ -121,7 +124,25 @@ def fit_temperature(logits: Floats, labels: Integers) -> float:
     found = minimize_scalar(
         loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded", options={"xatol": 1e-6}
     )
-    return min(HOTTEST, max(COLDEST, math.exp(float(found.x))))
+    best = min(HOTTEST, max(COLDEST, math.exp(float(found.x))))
+    return _not_too_sure(np.asarray(logits, np.float64), labels, best)
+
+
+def _not_too_sure(logits: NDArray[np.float64], labels: Integers, coldest: float) -> float:
+    """The lowest temperature from `coldest` on at which the mean confidence is not above what the right answers speak for."""
+    num_right = int((logits.argmax(1) == labels).sum())
+    most = (num_right + 1) / (len(labels) + 2)
+
+    def too_sure(temperature: float) -> bool:
+        return float(np.exp(_log_softmax(logits / temperature).max(1)).mean()) > most
+
+    if len(labels) - num_right >= _ENOUGH_WRONG or not too_sure(coldest):
+        return coldest
+    low, high = math.log(coldest), math.log(HOTTEST)  # confidence falls as the temperature rises
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if too_sure(math.exp(middle)) else (low, middle)
+    return math.exp(high)
 
 
 def paired_difference(losses_a: Floats, losses_b: Floats) -> Interval:
