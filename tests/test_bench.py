@@ -17,6 +17,7 @@ from foldertune import bench as bench_module
 from foldertune.bench import Bench, open_bench, probed, probed_plan
 from foldertune.forecast import Probe, Survey, situation_of
 from foldertune.machine import Machine, OthersWatch
+from foldertune.models.network import Network
 from foldertune.models.weights import ResolvedWeights
 from foldertune.planning import decide
 from foldertune.preprocess import Preprocess
@@ -177,6 +178,11 @@ def test_probed_in_a_process_that_holds_much_is_not_kept(measured: list[str], mo
     for _ in range(2):
         probed(opened(), plan)
     assert len(measured) == 2
+    # A process that works with a large network holds several copies of it.
+    monkeypatch.setattr(Network, "num_parameters", property(lambda _: 300_000_000))
+    for _ in range(2):
+        probed(opened(), plan)
+    assert len(measured) == 3
 
 
 def test_open_bench_makes_no_engine_before_the_first_picture(monkeypatch: pytest.MonkeyPatch) -> None:

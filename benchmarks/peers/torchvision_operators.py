@@ -24,7 +24,7 @@ def declare() -> Any:
     assert found is not None
     assert found.origin is not None
     operators: Any = torch.ops  # neither is typed
-    define_in: Any = library.Library
+    define_in: Any = vars(library)["Library"]
     try:
         operators.load_library(next(iter(Path(found.origin).parent.glob("_C.*"))))
     except (OSError, StopIteration):
