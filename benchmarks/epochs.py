@@ -28,13 +28,14 @@ from foldertune import journey
 from foldertune.bench import open_bench, probed_plan
 from foldertune.data.loader import PictureSource
 from foldertune.evaluation.metrics import log_loss, softmax
+from foldertune.examination import look
 from foldertune.forecast import situation_of
 from foldertune.machine import find_machine, keep_freed_memory
 from foldertune.models.weights import write_weights
 from foldertune.planning import decide
 from foldertune.records import EpochRecord, Plan, finish
-from foldertune.run import StopRequest
 from foldertune.settings import Wish, check_settings
+from foldertune.stopping import StopRequest
 from foldertune.training.baseline import fit_baseline, prepare_material
 from foldertune.training.finetune import Workplace, course_of, fine_tune
 from foldertune.training.trainer import autocast
@@ -66,7 +67,8 @@ def run(given: argparse.Namespace) -> Iterator[str]:
     settings = check_settings({name: value for name, value in asked.items() if value is not None})
     wish = Wish(given.folder, settings, {})
     weights, machine = finish(journey.find_weights(wish)), find_machine("auto")
-    dataset, decode_per_s = finish(journey.look(wish))
+    looked = finish(look(wish))
+    dataset, decode_per_s = looked.dataset, looked.decode_per_s
     draft = decide(situation_of(dataset, machine, weights.preprocess), settings)
     bench = open_bench(draft.values(), weights, dataset, machine)
     plan = changed(probed_plan(wish, bench, decode_per_s)[0], given.change)

@@ -11,7 +11,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foldertune.api import Run, demo, evaluate, list_models, load, plan, predict, resume, train
+    from foldertune.api import (
+        Run,
+        demo,
+        diagnose,
+        evaluate,
+        explain,
+        list_models,
+        load,
+        look,
+        plan,
+        predict,
+        resume,
+        train,
+    )
     from foldertune.errors import FoldertuneError
 
 __version__ = "0.1.0"
@@ -21,9 +34,12 @@ __all__ = [
     "Run",
     "__version__",
     "demo",
+    "diagnose",
     "evaluate",
+    "explain",
     "list_models",
     "load",
+    "look",
     "plan",
     "predict",
     "resume",

@@ -1,5 +1,6 @@
 """The verbs, for Python. The command line and the studio call these and nothing below them.
 
+foldertune.look("photos").findings      # what is wrong with the pictures, and what mends it
 run = foldertune.train("photos")        # look, split, plan, baseline, fine-tune, evaluate, report
 run.evaluate().accuracy                 # with its 95 % interval
 for answer in run.predict("new/"): ...  # one record per picture
@@ -10,18 +11,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, get_type_hints, overload
 
+from foldertune.answering import evaluate, predict, speed
 from foldertune.cache import bound_bytes
+from foldertune.data.groups import check_pattern
 from foldertune.errors import DataError, FoldertuneError, InterruptedRunError, SettingsError
+from foldertune.explaining import explain
 from foldertune.planning import refuse_contradictions
-from foldertune.records import ClassScore, EpochRecord, Evaluation, Interval, Plan, Prediction, finish
-from foldertune.run import SCHEMA, RunFolder, StopRequest, environment, read_json, write_json
-from foldertune.settings import TrainSettings, Wish, check_settings, read_settings
+from foldertune.records import EpochRecord, Evaluation, Examination, Explanation, Finding, Plan, Prediction, finish
+from foldertune.run import SCHEMA, AnyPath, RunFolder, environment, read_json, write_json
+from foldertune.settings import RANGES, LookSettings, TrainSettings, Wish, check_settings, read_settings
+from foldertune.stopping import StopRequest
 from foldertune.team import join, num_restarts
 
 if TYPE_CHECKING:
@@ -29,10 +33,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from foldertune.evaluation.choice import Choice
-    from foldertune.journey import Journey
+    from foldertune.evaluation.predict import Promised
+    from foldertune.examination import Journey
     from foldertune.models.catalog import ModelFacts
+    from foldertune.trying import Tried
 
-AnyPath = str | Path
+
+__all__ = [
+    "Run",
+    "demo",
+    "diagnose",
+    "evaluate",
+    "explain",
+    "list_models",
+    "load",
+    "look",
+    "plan",
+    "predict",
+    "resume",
+    "speed",
+    "train",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +61,10 @@ class Run:
     """A run folder, with the verbs that work on it. `foldertune.load(path)` opens one."""
 
     path: Path
+
+    def __fspath__(self) -> str:
+        """Wherever a path of a run is taken, the run itself is too."""
+        return str(self.path)
 
     @property
     def folder(self) -> RunFolder:
@@ -59,29 +84,86 @@ class Run:
     @property
     def kept(self) -> str:
         """Which model was kept: "baseline" or "fine-tuned". Raises DataError where the run is not finished."""
-        _refuse_unfinished(self.folder, "so no model was kept")
+        self.folder.refuse_unfinished("so no model was kept")
         return str(read_json(self.folder.metrics)["kept"])
 
-    def evaluate(self, folder: AnyPath | None = None) -> Evaluation:
+    def evaluate(self, folder: AnyPath | None = None, *, output: AnyPath | None = None) -> Evaluation:
         """`foldertune.evaluate` of this run."""
-        return evaluate(self, folder)
+        return evaluate(self, folder, output=output)
 
     @overload
     def predict(
-        self, picture: bytes | NDArray[np.uint8], /, *, top_k: int = ..., engine: str = ..., precision: str = ...
+        self,
+        picture: bytes | NDArray[np.uint8],
+        /,
+        *,
+        top_k: int = ...,
+        engine: str = ...,
+        precision: str = ...,
+        promise: Promised = ...,
     ) -> Prediction: ...
     @overload
     def predict(
-        self, /, *paths: AnyPath, top_k: int = ..., engine: str = ..., precision: str = ...
+        self, /, *paths: AnyPath, top_k: int = ..., engine: str = ..., precision: str = ..., promise: Promised = ...
     ) -> Iterator[Prediction]: ...
     def predict(self, /, *pictures: Any, **options: Any) -> Prediction | Iterator[Prediction]:
         """`foldertune.predict` with this run's model."""
         answered: Prediction | Iterator[Prediction] = predict(self, *pictures, **options)
         return answered
 
+    def diagnose(self) -> tuple[Finding, ...]:
+        """`foldertune.diagnose` of this run."""
+        return diagnose(self)
+
+    def try_remedies(self, *, max_minutes: float | None = None) -> Tried:
+        """What the best remedies of the diagnosis earn on validation, each trained for a short while from where the run began.
+
+        max_minutes: for all of them together; None is five. The run stays as it is.
+        """
+        return finish(trying(self, max_minutes=max_minutes))
+
+    def mend(self, finding: str, *, run: AnyPath | None = None) -> Run:
+        """Train anew on the same folder, with the settings changed as what mends one of this run's findings says.
+
+        finding: its kind.   run: the run folder to make.
+        """
+        started = start_mended(self, finding, run=run)
+        finish(going(started))
+        return started
+
+    def explain(
+        self, /, *pictures: AnyPath, label: str | None = None, nearest: int = 3, output: AnyPath | None = None
+    ) -> tuple[Explanation, ...]:
+        """`foldertune.explain` with this run's model."""
+        return explain(self, *pictures, label=label, nearest=nearest, output=output)
+
     def speed(self, *, every: bool = False) -> Choice:
         """`foldertune.speed` of this run's model."""
         return speed(self, every=every)
+
+
+def look(folder: AnyPath, *, write_patch: AnyPath | None = None, **given: Unpack[LookSettings]) -> Examination:
+    """What is in a folder and what is wrong with it, the most important first. Nothing in it is ever changed.
+
+    write_patch: a new .csv file for what would mend it, to be read, edited and given to `patch`.
+    Without `weights` those of this machine are taken; where there are none, `left_out` says what was not looked for.
+    """
+    return finish(looking(folder, write_patch=write_patch, **given))
+
+
+def looking(
+    folder: AnyPath, *, write_patch: AnyPath | None = None, **given: Unpack[LookSettings]
+) -> Journey[Examination]:
+    """`look` as a generator of its progress."""
+    from foldertune.inspection import inspect
+
+    if others := sorted(set(given) - set(get_type_hints(LookSettings))):
+        raise SettingsError(
+            f"look has no setting '{others[0]}', which is one of training. Accepted: {', '.join(get_type_hints(LookSettings))}."
+        )
+    wish = _wish(folder, None, given)
+    _refuse_no_folder(wish.folder, folder)
+    return inspect(wish, None if write_patch is None else Path(write_patch))
 
 
 def plan(folder: AnyPath, *, settings: AnyPath | None = None, **given: Unpack[TrainSettings]) -> Plan:
@@ -190,6 +272,28 @@ def going(run: Run, stop: StopRequest | None = None) -> Journey[None]:
         raise
 
 
+def start_mended(earlier: AnyPath, finding: str, *, run: AnyPath | None = None) -> Run:
+    """Make the run folder of a training like an earlier one, with its settings changed as what mends a finding says.
+
+    finding: a kind of the earlier run's findings.   Raises SettingsError where there is none of that kind, or no setting mends it.
+    """
+    from foldertune.diagnosing import mended_settings
+
+    place = load(earlier).folder
+    facts = place.open()
+    settings, changes = mended_settings(place, finding)
+    if _is_beyond(settings):
+        settings["beyond_guide"] = True  # what came from a plan is not bound by the guide's ranges
+    started = start(facts["folder"], run=run, **settings)
+    if join().is_first:
+        started.folder.update(origin={"run": str(place.path), "finding": finding, "changes": changes})
+    return started
+
+
+def _is_beyond(settings: Mapping[str, Any]) -> bool:
+    return any(RANGES[name].guide and value not in RANGES[name] for name, value in settings.items() if name in RANGES)
+
+
 def load(run: AnyPath) -> Run:
     """Open a run folder. Raises MissingError or DataError where it is none."""
     place = RunFolder(Path(run))
@@ -197,91 +301,21 @@ def load(run: AnyPath) -> Run:
     return Run(place.path)
 
 
-def evaluate(run: Run | AnyPath, folder: AnyPath | None = None) -> Evaluation:
-    """How good a run's model is: on its own test pictures (the stored record), or on all pictures of another folder."""
-    opened = run if isinstance(run, Run) else load(run)
-    if folder is None:
-        return _stored_evaluation(opened)
-    return finish(evaluating(opened, folder))
+def diagnose(run: AnyPath) -> tuple[Finding, ...]:
+    """What was wrong with a run and what mends it, the gravest first; also of one that was interrupted or that diverged.
 
-
-def evaluating(run: Run, folder: AnyPath) -> Journey[Evaluation]:
-    """`evaluate` on a folder as a generator of its progress."""
-    from foldertune.evaluation.folder import evaluate_folder
-    from foldertune.evaluation.predict import open_model
-
-    return (yield from evaluate_folder(open_model(run.path), Path(folder)))
-
-
-@overload
-def predict(
-    model: Run | AnyPath,
-    picture: bytes | NDArray[np.uint8],
-    /,
-    *,
-    top_k: int = ...,
-    engine: str = ...,
-    precision: str = ...,
-) -> Prediction: ...
-@overload
-def predict(
-    model: Run | AnyPath, /, *paths: AnyPath, top_k: int = ..., engine: str = ..., precision: str = ...
-) -> Iterator[Prediction]: ...
-def predict(
-    model: Run | AnyPath, /, *pictures: Any, top_k: int = 1, engine: str = "auto", precision: str = "auto"
-) -> Prediction | Iterator[Prediction]:
-    """Answers for pictures: for paths one record each, in order; for one picture in memory its record at once.
-
-    model: a run, or a folder with model.safetensors and config.json.   top_k: how many classes each record names.
-    pictures: files and folders, which are walked (a bad file has its reason in `error`); or the content of one picture file as
-    bytes, or its pixels, (H, W, 3) uint8 RGB. For pictures in memory the model stays open, for the next one.
-    engine: openvino, onnxruntime, torch, compiled, or auto, the fastest here that is good enough.   precision: float32, bf16,
-    int8 or auto. The first time that auto is used for many pictures, or for one in memory, engines are tried for a minute or two.
-    Raises ImageError for bytes that are no picture, and what opening the model raises.
+    Read from the run folder alone; nothing is computed anew. Raises DataError for a run that never came to a plan.
     """
-    if not all(isinstance(each, (str, Path)) for each in pictures):
-        from foldertune.evaluation.warm import picture_in_memory, warm_model
+    from foldertune.diagnosing import diagnose_run
 
-        _check_top_k(top_k)
-        picture = picture_in_memory(pictures)
-        return warm_model(_folder_of(model), engine=engine, precision=precision).answer(picture, top_k=top_k)
-    return finish(predicting(model, *pictures, top_k=top_k, engine=engine, precision=precision))
+    return tuple(cause.finding for cause in diagnose_run(load(run).folder))
 
 
-def predicting(
-    model: Run | AnyPath, *paths: AnyPath, top_k: int = 1, engine: str = "auto", precision: str = "auto"
-) -> Journey[Iterator[Prediction]]:
-    """`predict` of files as a generator of what is told until the first answer can come."""
-    from foldertune.evaluation.predict import WORTH_MEASURING, opening, picture_files
+def trying(run: AnyPath, *, max_minutes: float | None = None) -> Journey[Tried]:
+    """`Run.try_remedies` as a generator of its progress."""
+    from foldertune.trying import DEFAULT_MINUTES, try_remedies
 
-    _check_top_k(top_k)
-    files = picture_files(Path(path) for path in paths)
-    first = list(islice(files, WORTH_MEASURING))
-    if not first:
-        raise DataError(
-            f"There is no picture in {', '.join(map(str, paths)) or 'nothing'}. Give picture files, or folders with some."
-        )
-    predictor = yield from opening(_folder_of(model), engine=engine, precision=precision, num_pictures=len(first))
-    return predictor.predict(chain(first, files), top_k=top_k)
-
-
-def speed(run: Run | AnyPath, *, every: bool = False) -> Choice:
-    """Try the engines of this machine on a run's model, and remember what was found for `predict`.
-
-    every: also those that are not likely to be the fastest.
-    """
-    return finish(speeding(run, every=every))
-
-
-def speeding(run: Run | AnyPath, *, every: bool = False) -> Journey[Choice]:
-    """`speed` as a generator of its progress."""
-    from foldertune.evaluation.choice import trials_of
-    from foldertune.evaluation.saved_model import read_saved_model
-
-    place = RunFolder(_folder_of(run))
-    if place.run_json.exists():  # else a model that came without its run
-        _refuse_unfinished(place, "and what is less exact than float32 is judged by its answers")
-    return trials_of(read_saved_model(place.path), every=every)
+    return try_remedies(load(run).folder, max_minutes=DEFAULT_MINUTES if max_minutes is None else max_minutes)
 
 
 def demo(run: AnyPath | None = None) -> Run:
@@ -301,15 +335,6 @@ def demoing(run: AnyPath | None = None, stop: StopRequest | None = None) -> Jour
     started = start(place / "digits", run=place / "run", **SETTINGS)
     yield from going(started, stop)
     return started
-
-
-def _folder_of(model: Run | AnyPath) -> Path:
-    return model.path if isinstance(model, Run) else Path(model)
-
-
-def _check_top_k(top_k: int) -> None:
-    if top_k < 1:
-        raise SettingsError(f"Top k is {top_k}. Accepted: 1 and more.")
 
 
 def list_models() -> tuple[ModelFacts, ...]:
@@ -333,6 +358,10 @@ def _wish(folder: AnyPath, settings: AnyPath | None, given: Any) -> Wish:
     ):
         # A run may be resumed from another folder.
         merged["weights"] = str(Path(merged["weights"]).expanduser().absolute())
+    if merged.get("patch"):
+        merged["patch"] = str(Path(merged["patch"]).expanduser().absolute())
+    if merged.get("group_by"):
+        check_pattern(merged["group_by"])
     sources = {name: "user" if name in typed else "file" for name in merged}
     return Wish(Path(folder).absolute(), merged, sources)
 
@@ -345,30 +374,3 @@ def _new_run_path(folder: Path) -> Path:
 def _refuse_no_folder(folder: Path, given: AnyPath) -> None:
     if not folder.is_dir():
         raise DataError(f"There is no folder {given}. Give a folder with one subfolder of pictures per class.")
-
-
-def _refuse_unfinished(run: RunFolder, consequence: str) -> None:
-    if run.open().get("state") != "finished":
-        raise DataError(
-            f"The run {run.path} is not finished, {consequence}. Go on with `foldertune train --resume {run.path}`."
-        )
-
-
-def _stored_evaluation(run: Run) -> Evaluation:
-    _refuse_unfinished(run.folder, "so its test pictures were not measured")
-    facts = read_json(run.folder.metrics)
-    try:
-        stored = facts["evaluations"][facts["kept"]]["test"]
-        return Evaluation(
-            **{
-                **stored,
-                "accuracy": Interval(**stored["accuracy"]),
-                "per_class": tuple(ClassScore(**row) for row in stored["per_class"]),
-                "confusion": tuple(tuple(row) for row in stored["confusion"]),
-                "classes": tuple(stored["classes"]),
-            }
-        )
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{run.folder.metrics} holds no test figures: the run has no test pictures, or is not whole."
-        ) from error

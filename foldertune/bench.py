@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # What a process may hold before it measures memory for others, beside six copies of the network: with the libraries and a ResNet-50,
 # in torch and in its engine, one held 1,043 MiB. The rest is a guess.
 _PLAIN_MIB, _PLAIN_COPIES = 1_500.0, 6
+SWAPPED = 64  # pictures that are mirrored to see where they lie, more where there are many classes
+LEAST_OF_EACH, MOST_CLASSES = 6, 100  # two pictures more than say something of a class
 PROBED_BATCH = 16  # pictures of a training step that is measured on a processor, at most
 # How fast a machine is depends on what else it does: what was measured on another day is measured again.
 _A_DAY_S = 24 * 60 * 60
@@ -164,7 +166,7 @@ def _costs(course: Course) -> list[Any]:
 
 def surveyed(wish: Wish, bench: Bench, situation: Situation) -> Survey | None:
     """What the pretrained network says of some training pictures, where the plan asks for it; see `training.survey`."""
-    from foldertune.training.survey import LEAST_PICTURES, NUM_PICTURES, survey
+    from foldertune.training.survey import LEAST_PICTURES, NUM_PICTURES, survey, swapped_share
 
     draft = decide(situation, wish.settings)
     if draft["preset"] != "auto" or draft["weights"] == "random" or draft["tune"] == "head":
@@ -173,19 +175,40 @@ def surveyed(wish: Wish, bench: Bench, situation: Situation) -> Survey | None:
     if len(pictures) < LEAST_PICTURES:
         return None
     places = np.linspace(0, len(pictures) - 1, min(NUM_PICTURES, len(pictures))).round().astype(int)
-    chosen = [pictures[place] for place in places]
+    chosen, some = (
+        [pictures[place] for place in places],
+        of_each_class(pictures, SWAPPED),
+    )
 
     def looked() -> Survey:
         assert bench.engine is not None
         loaded = _prepared(bench, chosen, workers=draft["workers"])
-        return survey(bench.network, bench.engine, bench.preprocess, loaded, precision=draft["precision"])
+        found = survey(bench.network, bench.engine, bench.preprocess, loaded, precision=draft["precision"])
+        labels = np.array([bench.dataset.classes.index(picture.label) for picture in some])
+        mirrored = swapped_share(bench.engine, _prepared(bench, some, workers=draft["workers"]), labels)
+        return replace(found, swapped=mirrored)
 
-    hashes = [picture.sha256 for picture in chosen]
+    hashes = [[picture.sha256, picture.label] for picture in (*chosen, *some)]
     depends_on = [bench.weights_id, bench.preprocess.to_dict(), draft["precision"], hashes, _versions()]
     return noted("survey", depends_on, looked, record=Survey)
 
 
-def _prepared(bench: Bench, pictures: list[Picture], *, workers: int) -> np.ndarray:
+def of_each_class(pictures: Sequence[Picture], most: int) -> list[Picture]:
+    """Some pictures of each class, evenly from all of it: about so many in all, but at least six of each class.
+
+    Of more than a hundred classes the first hundred: what is tried on them costs time for each.
+    """
+    by_class: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        by_class.setdefault(picture.label, []).append(picture)
+    count, chosen = max(LEAST_OF_EACH, most // max(1, len(by_class))), list[Picture]()
+    for members in list(by_class.values())[:MOST_CLASSES]:
+        places = np.linspace(0, len(members) - 1, min(count, len(members))).round().astype(int)
+        chosen += [members[place] for place in places]
+    return chosen
+
+
+def _prepared(bench: Bench, pictures: Sequence[Picture], *, workers: int) -> np.ndarray:
     """(N, S, S, 3) uint8"""
     from foldertune.data.pack import load_pictures
     from foldertune.preprocess import decode_px, prepare

@@ -18,6 +18,10 @@ class WorkFailedError(FoldertuneError):
     exit_code = 1
 
 
+class DivergedError(WorkFailedError):
+    """Training met a number that is not finite: a loss, a gradient or a weight."""
+
+
 class SettingsError(FoldertuneError):
     """Wrong usage or a setting out of range."""
 

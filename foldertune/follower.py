@@ -11,8 +11,9 @@ from foldertune.data.table import read_dataset
 from foldertune.journey import find_weights, workplace_of
 from foldertune.machine import find_machine, keep_freed_memory
 from foldertune.records import Plan, finish
-from foldertune.run import RunFolder, StopRequest
+from foldertune.run import RunFolder
 from foldertune.settings import Wish
+from foldertune.stopping import StopRequest
 from foldertune.team import Team
 
 

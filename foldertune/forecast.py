@@ -52,6 +52,7 @@ class Survey:
     upright_share: float  # how often it tells which way up a picture is; 0.25 is a guess
     distance: float | None  # from the pretraining pictures, 0 is none; None for networks without batch norms
     grey: bool = False  # the pictures have no colours
+    swapped: float = 0.0  # the largest share of a class that lies among another one when it is mirrored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ import os
 import re
 import stat
 import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +52,9 @@ MOST_SCANS = 200  # of one JPEG; real progressive files have about ten, and each
 _TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
 }  # fmt: skip
-_ORIENTATION = 0x0112
+# Tags of EXIF (CIPA DC-008): those of the picture, and of its inner directory. Where the picture was taken is never read.
+_ORIENTATION, _MAKER, _MODEL, _EXIF_IFD = 0x0112, 0x010F, 0x0110, 0x8769
+_TAKEN, _FRACTION = 0x9003, 0x9291
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 # The markers that begin a segment, and the end of image; in the data of a scan 0xff is escaped as 0xff00 (ITU-T T.81, annex B).
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
@@ -110,6 +114,38 @@ def decode(content: bytes, *, at_least_px: int = 0) -> NDArray[np.uint8]:
 
 def decode_and_size(content: bytes, *, at_least_px: int = 0) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """What `decode` gives, and the (width, height) in pixels of the whole picture, upright, however small it was decoded."""
+    pixels, size, _ = _decoded(content, at_least_px=at_least_px)
+    return pixels, size
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a picture's file says of itself. Nothing of where it was taken: places are never read.
+
+    format: by its content.   bits: of a channel.   transparent: whether it can have transparent parts.
+    orientation: of EXIF, 1 where the picture is stored upright.   camera: maker and model, empty where the file does not say.
+    taken_s: the camera's clock in seconds, with fractions where it has them; only differences of one camera mean something.
+    """
+
+    format: str
+    num_bytes: int
+    bits: int = 8
+    transparent: bool = False
+    orientation: int = 1
+    camera: str = ""
+    taken_s: float | None = None
+
+
+def decode_with_facts(content: bytes, *, at_least_px: int = 0) -> tuple[NDArray[np.uint8], tuple[int, int], FileFacts]:
+    """What `decode_and_size` gives, and what the file says of itself."""
+    pixels, size, facts = _decoded(content, at_least_px=at_least_px, read_facts=True)
+    assert facts is not None
+    return pixels, size, facts
+
+
+def _decoded(
+    content: bytes, *, at_least_px: int, read_facts: bool = False
+) -> tuple[NDArray[np.uint8], tuple[int, int], FileFacts | None]:
     import numpy as np
 
     if not content:
@@ -119,20 +155,64 @@ def decode_and_size(content: bytes, *, at_least_px: int = 0) -> tuple[NDArray[np
     try:
         with _open(content) as image:
             _check_header(image)
-            whole = image.size
+            whole, bits = image.size, _bits(image) if read_facts else 8
             if at_least_px and image.format in ("JPEG", "MPO"):
                 image.draft(None, (at_least_px, at_least_px))  # skips what a resize would throw away: by 2, 4 or 8
             scaled = image.size != whole
             image.load()
             orientation = _orientation(image)
+            facts = _facts(image, len(content), bits, orientation) if read_facts else None
             pixels = np.asarray(_upright(_rgb(image), orientation))
     except FoldertuneError:
         raise
     except Exception as error:  # the decoders raise nearly every built-in type on damaged files
         raise ImageError(_reason(error)) from error
     if not scaled:
-        return pixels, (pixels.shape[1], pixels.shape[0])
-    return pixels, (whole[1], whole[0]) if orientation >= 5 else whole
+        return pixels, (pixels.shape[1], pixels.shape[0]), facts
+    return pixels, (whole[1], whole[0]) if orientation >= 5 else whole, facts
+
+
+def _bits(image: Image) -> int:
+    """Bits of a channel, as the file has them: Pillow reads 16-bit colour as 8-bit colour, and only its raw mode tells."""
+    tiles = getattr(image, "tile", ())
+    raw = " ".join(str(argument) for tile in tiles[:1] for argument in (image.mode, tile[3]))
+    return 16 if ";16" in raw else 8
+
+
+def _facts(image: Image, num_bytes: int, bits: int, orientation: int) -> FileFacts:
+    camera, taken_s = "", None
+    try:
+        exif = image.getexif()
+        maker, model = (_text(exif.get(tag)) for tag in (_MAKER, _MODEL))
+        camera = model if model.startswith(maker) else f"{maker} {model}"
+        taken_s = _taken(exif) if exif else None
+    except Exception:  # damaged metadata is no reason to refuse good pixels
+        pass
+    return FileFacts(
+        format="JPEG" if image.format == "MPO" else str(image.format),
+        num_bytes=num_bytes,
+        bits=bits,
+        transparent=_is_transparent(image),
+        orientation=orientation,
+        camera=camera.strip(),
+        taken_s=taken_s,
+    )
+
+
+def _text(value: object) -> str:
+    """What a maker wrote into its camera, at most 40 characters of it."""
+    return " ".join(value.replace("\0", " ").split())[:40] if isinstance(value, str) else ""
+
+
+def _taken(exif: Any) -> float | None:
+    """When the shutter opened, by the camera's own clock; not when software wrote the file."""
+    inner = exif.get_ifd(_EXIF_IFD)
+    try:
+        moment = datetime.strptime(_text(inner.get(_TAKEN)), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+    fraction = _text(inner.get(_FRACTION))
+    return moment + (float(f"0.{fraction}") if fraction.isdecimal() else 0.0)
 
 
 def _num_scans(content: bytes) -> int:
@@ -198,10 +278,14 @@ def _rgb(image: Image) -> Image:
     if image.mode in ("I", "F"):
         kind = "whole" if image.mode == "I" else "floating-point"
         raise ImageError(f"pixels are 32-bit {kind} numbers without a stated white; save it with 8 or 16 bits")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if _is_transparent(image):
         opaque = Image.new("RGBA", image.size, (*BACKGROUND, 255))
         return Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _is_transparent(image: Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def _eight_bits(image: Image) -> Image:

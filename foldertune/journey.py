@@ -6,35 +6,45 @@ resuming is going the same way again.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Generator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from foldertune.bench import Bench, open_bench, probed_plan
 from foldertune.cache import cache_folder, make_room
-from foldertune.data.folder import scan
-from foldertune.data.looks import Looks
-from foldertune.data.split import split_pictures
 from foldertune.data.table import dataset_facts, read_dataset, write_dataset
-from foldertune.errors import DataError, InterruptedRunError
+from foldertune.diagnosing import write_findings
+from foldertune.diagnosis.findings import by_importance
+from foldertune.errors import DataError, DivergedError, InterruptedRunError
+from foldertune.examination import Journey, Kin, Looked, find_kin, look
 from foldertune.forecast import Probe, seconds_beside_training, situation_of
+from foldertune.inspection import (
+    NEEDS_WEIGHTS,
+    as_wished,
+    asked_of,
+    examination_of,
+    inspected,
+    network_findings,
+    plain_findings,
+)
 from foldertune.machine import find_machine, keep_freed_memory, num_cores
+from foldertune.notes import find_note, keep_note
 from foldertune.planning import DEFAULT_MODEL, DEFAULT_WEIGHTS, decide, refuse_too_little
-from foldertune.records import Dataset, EpochRecord, Event, Plan, Progress
-from foldertune.run import RunFolder, StopRequest, event
+from foldertune.records import Dataset, EpochRecord, Event, Finding, Plan, plain, restored
+from foldertune.run import RunFolder, event, write_json
 from foldertune.settings import Wish
+from foldertune.stopping import StopRequest
 from foldertune.team import ALONE, Team
 
 if TYPE_CHECKING:
     from foldertune.models.weights import ResolvedWeights
     from foldertune.training.baseline import Baseline, Material
     from foldertune.training.finetune import Workplace
-
-T = TypeVar("T")
-Told = Event | Progress
-Journey = Generator[Told, None, T]
+    from foldertune.training.head import Head
+    from foldertune.training.trials import Trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,7 @@ def journey(run: RunFolder, stop: StopRequest, team: Team = ALONE) -> Journey[No
     Raises InterruptedRunError with the state saved when `stop` asks for it, and the family of errors for everything else.
     """
     with run.locked():
-        for told in _steps(Trip(run, stop, team)):
+        for told in _told_to_the_end(Trip(run, stop, team)):
             if isinstance(told, Event):
                 run.append_event(told)
             elif stop.signal and told.stage != "train":
@@ -63,6 +73,16 @@ def journey(run: RunFolder, stop: StopRequest, team: Team = ALONE) -> Journey[No
                 )
             yield told
         make_room(0)  # what this run needed beyond the bound goes, now that it is over
+
+
+def _told_to_the_end(trip: Trip) -> Journey[None]:
+    """`_steps`; a training that diverged is told of and diagnosed before its error goes on."""
+    try:
+        yield from _steps(trip)
+    except DivergedError as error:
+        yield event("diverged", text=str(error))
+        yield write_findings(trip.run)
+        raise
 
 
 def _steps(trip: Trip) -> Journey[None]:
@@ -78,12 +98,15 @@ def _steps(trip: Trip) -> Journey[None]:
     known = run.read_plan() if run.plan_json.exists() else None
     machine = find_machine(known["device"] if known else wish.settings.get("device", "auto"), run_folder=run.path)
     trip.team.refuse_device(machine.device)
-    dataset, decode_per_s = yield from look_once(run, wish)
-    known = known or decide(situation_of(dataset, machine, weights.preprocess), wish.settings)
-    bench = open_bench(known.values(), weights, dataset, machine, team=trip.team)
-    plan = yield from make_plan(run, wish, bench, decode_per_s)
+    looked = yield from look_once(run, wish, weights)
+    known = known or decide(situation_of(looked.dataset, machine, weights.preprocess), wish.settings)
+    bench = open_bench(known.values(), weights, looked.dataset, machine, team=trip.team)
+    plan = yield from make_plan(run, wish, bench, looked.decode_per_s)
 
-    material, baseline = yield from first_model(run, bench, plan)
+    material, baseline = yield from first_model(run, bench, plan, looked.kin)
+    yield from find_faults(run, wish, bench, looked)
+    del looked  # its glances are no longer needed
+    bench.engine = None  # what it holds is needed from here on
     yield from second_model(trip, bench, plan, material, baseline)
     yield event("finished", run=str(run.path), minutes=run.minutes_spent())
     trip.team.wait()
@@ -94,9 +117,9 @@ def plan_only(wish: Wish) -> Journey[Plan]:
     keep_freed_memory()
     weights = yield from find_weights(wish)
     machine = find_machine(wish.settings.get("device", "auto"))
-    dataset, decode_per_s = yield from look(wish)
-    draft = decide(situation_of(dataset, machine, weights.preprocess), wish.settings)
-    return probed_plan(wish, open_bench(draft.values(), weights, dataset, machine), decode_per_s)[0]
+    looked = yield from look_and_tell(wish, weights)
+    draft = decide(situation_of(looked.dataset, machine, weights.preprocess), wish.settings)
+    return probed_plan(wish, open_bench(draft.values(), weights, looked.dataset, machine), looked.decode_per_s)[0]
 
 
 def find_weights(wish: Wish) -> Journey[ResolvedWeights]:
@@ -108,27 +131,52 @@ def find_weights(wish: Wish) -> Journey[ResolvedWeights]:
     return weights
 
 
-def look_once(run: RunFolder, wish: Wish) -> Journey[tuple[Dataset, float]]:
+def look_once(run: RunFolder, wish: Wish, weights: ResolvedWeights) -> Journey[Looked]:
     """`look`, or what it found when this run began."""
     if run.dataset_csv.exists():
         facts = run.open()
-        dataset, decode_per_s = read_dataset(run.dataset_csv, facts["dataset"]), float(facts["decode_per_s"])
+        dataset = read_dataset(run.dataset_csv, facts["dataset"])
         yield _looked(dataset)
-        return dataset, decode_per_s
-    dataset, decode_per_s = yield from look(wish)
-    run.update(dataset=dataset_facts(dataset), decode_per_s=decode_per_s)
-    write_dataset(run.dataset_csv, dataset)
-    return dataset, decode_per_s
+        kin = yield from find_kin(dataset, workers=wish.settings.get("workers", num_cores()))
+        return Looked(dataset, kin, float(facts["decode_per_s"]))
+    looked = yield from look_and_tell(wish, weights)
+    run.update(dataset=dataset_facts(looked.dataset), decode_per_s=looked.decode_per_s)
+    write_dataset(run.dataset_csv, looked.dataset)
+    return looked
 
 
-def look(wish: Wish) -> Journey[tuple[Dataset, float]]:
-    """The data set, split, and how many pictures a second were decoded."""
-    workers = wish.settings.get("workers", num_cores())
-    looks = Looks(wish.folder, workers=workers)
-    found = yield from scan(wish.folder, workers=workers, looks=looks)
-    dataset = split_pictures(found, seed=wish.settings.get("seed", 0))
-    yield _looked(dataset)
-    return dataset, looks.decode_per_s
+def look_and_tell(wish: Wish, weights: ResolvedWeights) -> Journey[Looked]:
+    """`look`, and what should be known before anything is trained."""
+    looked = yield from look(wish)
+    for text in looked.notes:
+        yield event("note", text=text)
+    yield _looked(looked.dataset)
+    seen = inspected(looked.dataset, looked.kin, asked=asked_of(wish))
+    yield found_event(by_importance(plain_findings(seen, as_wished(weights.preprocess, wish))))
+    return looked
+
+
+def find_faults(run: RunFolder, wish: Wish, bench: Bench, looked: Looked) -> Journey[None]:
+    """look.json: all that is wrong with the pictures, now that the network has seen them."""
+    if run.look.exists():
+        return
+    seen = inspected(looked.dataset, looked.kin, asked=asked_of(wish))
+    plain = plain_findings(seen, bench.preprocess)
+    with_network: list[Finding] = []
+    left_out = [f"{kind}: random weights see nothing." for kind in NEEDS_WEIGHTS]
+    if bench.weights.path is not None:
+        with_network, left_out = (yield from network_findings(seen, bench, changes=False)), []
+    yield found_event(by_importance(with_network))
+    write_json(run.look, examination_of(looked.dataset, [*plain, *with_network], left_out))
+
+
+def found_event(findings: Sequence[Finding]) -> Event:
+    """What was found, for a watcher; the rows are in look.json."""
+    rows = [(each, len(each.evidence)) for each in findings]
+    names = ("kind", "sentence", "severity", "score", "remedy")
+    return event(
+        "found", findings=[{**{name: getattr(each, name) for name in names}, "num_rows": num} for each, num in rows]
+    )
 
 
 def _looked(dataset: Dataset) -> Event:
@@ -165,10 +213,11 @@ def refuse_other_weights(run: RunFolder, weights: ResolvedWeights) -> None:
         )
 
 
-def first_model(run: RunFolder, bench: Bench, plan: Plan) -> Journey[tuple[Material, Baseline]]:
+def first_model(run: RunFolder, bench: Bench, plan: Plan, kin: Kin) -> Journey[tuple[Material, Baseline]]:
     """The baseline, saved as a whole model that `predict` can use from now on."""
     from foldertune.models.weights import write_weights
     from foldertune.training.baseline import fit_baseline, head_logits, prepare_material
+    from foldertune.training.examine import examination, inputs_noted
     from foldertune.training.outcome import write_model_facts
 
     assert bench.engine is not None
@@ -188,10 +237,33 @@ def first_model(run: RunFolder, bench: Bench, plan: Plan) -> Journey[tuple[Mater
         out_of_fold_log_loss=head.log_loss,
         strength=head.strength,
     )
+    inputs = inputs_noted(
+        bench.network, bench.engine, bench.preprocess, material, (bench.weights.path, bench.weights_id)
+    )
+    copies = [(pair.first, pair.second) for pair in kin.copies]
+    yield event("examined", **examination(material, baseline, inputs, copies))
     # Looked at in the end, computed while the engine is here.
     test = yield from head_logits(head, "test", material, extraction)
-    bench.engine = None
-    return material, replace(baseline, logits={**baseline.logits, "test": test})
+    trials = yield from _trials(bench, material, head)
+    return material, replace(baseline, logits={**baseline.logits, "test": test}, trials=trials)
+
+
+def _trials(bench: Bench, material: Material, head: Head) -> Journey[Trials]:
+    """What the frozen features tell of unknown classes and of small test sets, now or in an earlier run."""
+    from foldertune.training.baseline import all_features
+    from foldertune.training.trials import TRIALS, Trials, try_features
+
+    extraction, pictures = bench.extraction(cache_folder()), bench.dataset.readable
+    rows = [(picture.label, picture.split, picture.group) for picture in pictures]
+    key = extraction.key(pictures, kind="trials", version=TRIALS, rows=rows, strength=head.strength)
+    stored = find_note("trials", key)
+    if stored is not None:
+        with contextlib.suppress(TypeError, KeyError, ValueError):  # of a version with other fields
+            return restored(Trials, stored)
+    found = yield from all_features(material, extraction)
+    trials = try_features(found, material.pictures, strength=head.strength)
+    keep_note("trials", key, plain(trials))
+    return trials
 
 
 def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, baseline: Baseline) -> Journey[None]:
@@ -218,9 +290,10 @@ def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, basel
     outcome.write_golden_answers(run, bench.network, bench.preprocess, material)
 
     minutes = run.minutes_spent()
-    result = outcome.measure(material, logits, verdict)
-    outcome.write(run, material, plan, result, history=history, minutes=minutes)
+    result = outcome.measure(material, logits, verdict, trials=baseline.trials, leaked=outcome.leaked_paths(run))
+    told = outcome.write(run, material, plan, result, history=history, minutes=minutes)
     yield event("evaluated", kept=verdict.kept, models=outcome.summary(result))
+    yield told
     run.update(
         state="finished", minutes=minutes
     )  # before the states go: killed between the two, nothing is trained again

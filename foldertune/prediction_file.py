@@ -42,13 +42,18 @@ def check_path(path: Path) -> None:
 def _csv(stream: TextIO, answers: Iterable[Prediction], top_k: int) -> Iterator[bool]:
     writer = csv.writer(stream)  # its line ending of two characters is what makes it quote each of them inside of names
     further = [f"{name}_{place}" for place in range(2, top_k + 1) for name in ("class", "probability")]
-    writer.writerow(["path", "class", "probability", *further, "error"])
+    writer.writerow(["path", "class", "probability", *further, "known", "likeliest", "reason", "error"])
     for answer in answers:
         pairs: list[Any] = [
             value for label, probability in answer.top for value in (_plain(label), f"{probability:.6f}")
         ]
         pairs += [""] * (2 * top_k - len(pairs))
-        writer.writerow([_plain(answer.path), *pairs, _plain(answer.error or "")])
+        pairs[0] = _plain(answer.label or "")
+        likeliest = _plain(answer.top[0][0]) if answer.top else ""
+        known = "" if answer.error is not None else "yes" if answer.known else "no"
+        writer.writerow(
+            [_plain(answer.path), *pairs, known, likeliest, _plain(answer.reason), _plain(answer.error or "")]
+        )
         yield answer.error is not None
 
 
@@ -59,10 +64,17 @@ def _jsonl(stream: TextIO, answers: Iterable[Prediction]) -> Iterator[bool]:
 
 
 def document(answer: Prediction) -> dict[str, Any]:
-    """An answer as JSON: path, class, probability, top (where more than one was asked for), error (where there is one)."""
+    """An answer as JSON: path, class, probability, known; top (where more than one was asked for, or the answer is refused).
+
+    reason where it is refused; error where there is one.
+    """
     facts: dict[str, Any] = {"path": answer.path, "class": answer.label, "probability": answer.probability}
-    if len(answer.top) > 1:
+    if answer.error is None:
+        facts["known"] = answer.known
+    if len(answer.top) > 1 or not answer.known:
         facts["top"] = [{"class": label, "probability": probability} for label, probability in answer.top]
+    if answer.reason:
+        facts["reason"] = answer.reason
     if answer.error is not None:
         facts["error"] = answer.error
     return {key: plain(value) for key, value in facts.items()}

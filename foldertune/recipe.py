@@ -159,10 +159,10 @@ def learning_rate(situation: Situation, chosen: Chosen) -> Answer:
     if preset == "documented":
         band = band_of(situation.num_pictures)
         return band.learning_rate, f"the guide's value for a {band.name} set", "guide-table"
-    return _auto_learning_rate(chosen)
+    return auto_learning_rate(chosen)
 
 
-def _auto_learning_rate(chosen: Chosen) -> Answer:
+def auto_learning_rate(chosen: Chosen) -> Answer:
     if chosen["optimizer"] == "sgd":
         return 0.01, "SGD with momentum wants rates about a hundred times AdamW's", "auto-rate"
     if chosen["weights"] == "random":
@@ -229,6 +229,19 @@ def orientation(situation: Situation, chosen: Chosen) -> Answer:
         return "upright", "not measured: that takes pretrained weights and a few pictures", "orientation"
     told = f"the pretrained network tells which way up {situation.survey.upright_share:.0%} of the pictures are (a guess: 25 %)"
     return "any" if _may_be_turned(situation) else "upright", told, "orientation"
+
+
+def flip(situation: Situation, chosen: Chosen) -> Answer:
+    if chosen["augmentation"] == "none":
+        return False, "without augmentation no picture is changed", "flip"
+    if chosen["preset"] != "auto":
+        return True, "the guide mirrors pictures", f"preset-{chosen['preset']}"
+    if situation.survey is None:
+        return True, "not measured: that takes pretrained weights and a few pictures", "flip"
+    share = situation.survey.swapped
+    if share:
+        return False, f"{share:.0%} of the pictures of a class look like another class when they are mirrored", "flip"
+    return True, "no class looks like another one when it is mirrored, as far as some pictures tell", "flip"
 
 
 def views(situation: Situation, chosen: Chosen) -> Answer:

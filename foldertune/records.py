@@ -12,7 +12,11 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from foldertune.scores import ClassScore as ClassScore  # noqa: PLC0414  # the form by which mypy sees what is passed on
+from foldertune.scores import Evaluation as Evaluation  # noqa: PLC0414
+from foldertune.scores import Interval as Interval  # noqa: PLC0414
 
 T = TypeVar("T")
 
@@ -69,6 +73,22 @@ class Picture:
     @property
     def readable(self) -> bool:
         return not self.problem
+
+
+@dataclass(frozen=True, slots=True)
+class Light:
+    """Of a whole picture in grey, 0 to 255: mean, standard deviation, and what 5 and 95 % of its pixels do not exceed.
+
+    chroma: mean of the largest less the smallest channel; 0 is grey.   detail: root mean square of the Laplacian over the standard
+    deviation, at 224 px or the shorter side if that is less; the less, the more blurred.
+    """
+
+    mean: float
+    spread: float
+    low: float
+    high: float
+    chroma: float
+    detail: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,50 +177,151 @@ class EpochRecord:
     pictures_per_s: float
     elapsed_s: float
     best: bool  # the state to be kept so far
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A measured share or mean with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClassScore:
-    label: str
-    precision: float
-    recall: float
-    f1: float
-    num_pictures: int
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What the model does on one split. `confusion[i][j]` counts pictures of class i answered as class j."""
-
-    split: str
-    num_pictures: int
-    accuracy: Interval
-    top5: float | None  # only where there are more than 5 classes
-    macro_f1: float
-    log_loss: float
-    per_class: tuple[ClassScore, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    classes: tuple[str, ...]
+    # None in runs that began before these were measured.
+    first_loss: float | None = None  # of the epoch's first step
+    highest_loss: float | None = None  # of a step of the epoch
+    clipped_share: float | None = None  # of the epoch's steps, those whose gradient was longer than is allowed
+    waited_share: float | None = None  # of the time of learning, what went by until the next batch was there
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one picture file, or the error that stands in its place."""
+    """The answer for one picture file, or the error that stands in its place.
+
+    label: "unknown" where the model would rather not answer; then `known` is false and `reason` says why.
+    top: the most probable classes with their probabilities, also then.   probability: of the first of them.
+    """
 
     path: str
     label: str | None
     probability: float | None
     top: tuple[tuple[str, float], ...] = ()
     error: str | None = None
+    known: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A hot part of a picture, in pixels of the whole upright picture; right and bottom are the first pixels beyond it.
+
+    share: of the heat in all boxes' parts, in [0, 1].   peak: the hottest place in it, where 1 is the hottest of the picture.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    share: float
+    peak: float
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A training picture that the network sees much as the explained one. path: in the run's folder of pictures.
+
+    similarity: cosine of the two feature vectors, in [-1, 1].   note: what there is to say of the file; empty where it is as it was.
+    """
+
+    path: str
+    label: str
+    similarity: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What a map's trust rests on; docs/explain.md has the rule.
+
+    likeness: rank correlation of the map with those of the network with randomised upper layers, in [-1, 1]; near 0 is good.
+    insertion, deletion, by_chance: mean probability of the class while the picture is uncovered from its hottest place on, covered
+    from there on, and uncovered in random orders.   luck: by how much two random orders differ at most.   span: by how much the
+    probability changed in all of these.
+    """
+
+    likeness: float
+    insertion: float
+    deletion: float
+    by_chance: float
+    luck: float
+    span: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a picture was answered as it was, or the error that stands in its place.
+
+    label: the class that is explained, with its probability; answer: the class that was answered.   map: the file of the drawn map.
+    seen: share of the picture that the network sees.   trust: in [0, 1].   warnings: where the map fails a check, and why.
+    """
+
+    path: str
+    label: str | None
+    probability: float | None
+    answer: str | None = None
+    map: str | None = None
+    boxes: tuple[Box, ...] = ()
+    nearest: tuple[Neighbour, ...] = ()
+    trust: float | None = None
+    checks: Checks | None = None
+    seen: float | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+
+Severity = Literal["serious", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "note")  # the gravest first
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One row that a finding rests on: a picture of the folder, a class, or an epoch of a run.
+
+    path: of the picture in its folder; of a class its name, of an epoch "epoch 7".   score: how much this row speaks for the
+    finding, in [0, 1].   note: what is to be seen, a few words.   other: the second member of a pair.   label: the class that the row
+    is filed under.   suggested: the class that it seems to belong to.
+    """
+
+    path: str
+    score: float
+    note: str = ""
+    other: str = ""
+    label: str = ""
+    suggested: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or worth knowing, with what mends it.
+
+    kind: one of `diagnosis.findings.KINDS`.   sentence: what was found, with its numbers.   score: how sure it is, in [0, 1].
+    evidence: all of it, the row that speaks most for it first.   remedy: one command, or what to do where no command can.
+    """
+
+    kind: str
+    sentence: str
+    severity: Severity
+    score: float
+    evidence: tuple[Evidence, ...]
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What `look` found in a folder.
+
+    classes: readable pictures of each.   num_pictures: readable ones by split.   split_source: see Dataset.
+    skipped: why files are no pictures of a class, with their number.   findings: the most important first.
+    left_out: what was not looked for, and why.
+    """
+
+    folder: str
+    classes: Mapping[str, int]
+    num_pictures: Mapping[str, int]
+    split_source: str
+    skipped: Mapping[str, int]
+    findings: tuple[Finding, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def plain(record: Any) -> Any:
@@ -214,3 +335,27 @@ def plain(record: Any) -> Any:
     if isinstance(record, Path):
         return str(record)
     return record
+
+
+def restored(kind: type[T], stored: Mapping[str, Any]) -> T:
+    """The record that `plain` wrote: of an older version, whose missing fields have defaults, or of a newer one, whose others are dropped.
+
+    Raises KeyError, TypeError or ValueError where it is none.
+    """
+    hints = get_type_hints(kind)
+    names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: _restored(hints[name], stored[name]) for name in names if name in stored})
+
+
+def _restored(hint: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if dataclasses.is_dataclass(hint):
+        return restored(hint, value)  # type: ignore[arg-type]
+    inner = get_args(hint)
+    if get_origin(hint) is tuple:
+        kinds = [inner[0]] * len(value) if inner[1:] == (...,) else inner
+        return tuple(_restored(each, part) for each, part in zip(kinds, value, strict=True))
+    if type(None) in inner:
+        return _restored(next(each for each in inner if each is not type(None)), value)
+    return value

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foldertune.records import Evaluation, Plan, Prediction, plain
+from foldertune.evaluation_text import evaluation_lines
+from foldertune.records import Box, Evaluation, Examination, Explanation, Finding, Plan, Prediction, plain
 from foldertune.terminal import between, duration, printable, say
 
 if TYPE_CHECKING:
     from foldertune.api import Run
     from foldertune.cache import Clearing, Contents
+    from foldertune.diagnosis.case import Cause
     from foldertune.evaluation.choice import Choice
     from foldertune.models.catalog import ModelFacts
+    from foldertune.trying import Tried
 
 
 def print_json(record: Any) -> None:
@@ -31,6 +35,45 @@ def _speaks_unicode() -> bool:
 def plan_document(found: Plan) -> dict[str, Any]:
     """What `plan --json` prints; `--settings` reads it again."""
     return {"settings": found.decisions, "forecast": found.forecast, "warnings": found.warnings}
+
+
+_SPLIT_SOURCES = {
+    "folders": "as the folders say",
+    "csv": "as labels.csv says",
+    "made": "split here",
+    "made from train": "val or test taken from train",
+}
+
+
+def print_examination(found: Examination, *, num_rows: int) -> None:
+    """What is in a folder, then every finding with its remedy and some of its evidence."""
+    total, splits = sum(found.classes.values()), found.num_pictures
+    how = _SPLIT_SOURCES.get(found.split_source, found.split_source)
+    print(printable(f"{total:,} pictures of {len(found.classes):,} classes in {found.folder}"))
+    print(f"{splits['train']:,} to train, {splits['val']:,} to validate, {splits['test']:,} to test ({how})")
+    if found.skipped:
+        print(f"Skipped: {', '.join(f'{count:,} {reason}' for reason, count in found.skipped.items())}")
+    for finding in found.findings:
+        _print_finding(finding, num_rows)
+    if not found.findings:
+        print("\nNothing was found.")
+    if found.left_out:
+        kinds, reasons = zip(*(text.split(": ", 1) for text in found.left_out), strict=True)
+        print()
+        print(printable(f"Not looked for: {', '.join(kinds)}; {reasons[0]}"))
+
+
+def _print_finding(finding: Finding, num_rows: int) -> None:
+    print()
+    print(printable(f"{finding.severity.upper()}  {finding.kind}"))
+    for line in textwrap.wrap(printable(finding.sentence), 110, break_on_hyphens=False):
+        print(f"  {line}")
+    for row in finding.evidence[:num_rows]:
+        other = f" and {row.other}" if row.other else ""
+        print(printable(f"    {row.path}{other}  {row.note}"))
+    if len(finding.evidence) > num_rows > 0:
+        print(f"    and {len(finding.evidence) - num_rows:,} more")
+    print(printable(f"  {'Next' if finding.severity == 'note' else 'Mend'}: {finding.remedy}"))
 
 
 def run_document(run: Run) -> dict[str, Any]:
@@ -103,32 +146,47 @@ def print_next_steps(run: Run) -> None:
 
 def print_evaluation(found: Evaluation) -> None:
     """Figures and a table of the classes."""
-    print(f"{found.num_pictures:,} pictures ({found.split})")
-    print(f"Accuracy  {between(found.accuracy)}")
-    if found.top5 is not None:
-        print(f"Top 5     {found.top5:.1%}")
-    print(f"Macro F1  {found.macro_f1:.3f}")
-    print(f"Log loss  {found.log_loss:.3f}\n")
-    width = max(5, *(len(printable(score.label)) for score in found.per_class))
-    print(f"{'class':<{width}}  precision  recall     F1  pictures")
-    for score in found.per_class:
-        print(
-            f"{printable(score.label):<{width}}  {score.precision:9.3f}  {score.recall:6.3f}  {score.f1:5.3f}  {score.num_pictures:8,}"
+    for line in evaluation_lines(found):
+        print(printable(line))
+
+
+def print_causes(causes: Sequence[Cause], looked_at: Sequence[str]) -> None:
+    """Each finding with some of its evidence and its commands; or that there is none, and what was looked at."""
+    if not causes:
+        print(f"Nothing found. Looked at: {'; '.join(looked_at)}.")
+    elif all(cause.finding.severity == "note" for cause in causes):
+        print("No alarm. Worth knowing:")
+    for number, cause in enumerate(causes):
+        found = cause.finding
+        print("\n" * bool(number) + f"{found.kind.replace('_', ' ')} ({found.severity}, {found.score:.0%} sure)")
+        print(printable(f"  {found.sentence}"))
+        for row in found.evidence[:_FEW_ROWS]:
+            print(printable(f"    {row.path}{f' and {row.other}' if row.other else ''}: {row.note}"))
+        if len(found.evidence) > _FEW_ROWS:
+            print(f"    and {len(found.evidence) - _FEW_ROWS:,} more (--json has all)")
+        for place, remedy in enumerate(cause.remedies):
+            print(printable(f"  {'Or' if place else 'To mend it'}, {remedy.reason}:"))
+            print(printable(f"    {remedy.command}"))
+
+
+_FEW_ROWS = 4
+
+
+def print_tried(found: Tried) -> None:
+    """What each remedy earned, beside the run's own settings."""
+    print(f"\nTried from where the run began, on {found.num_val:,} validation pictures:")
+    for trial in found.trials:
+        changes = ", ".join(f"{name} {_shown(value)}" for name, value in trial.changes.items() if value is not None)
+        what = f"{trial.kind.replace('_', ' ')}: {trial.reason}" if trial.kind else trial.reason
+        accuracy = (
+            "diverged" if trial.accuracy is None else f"accuracy {trial.accuracy:.1%}, log loss {trial.log_loss:.3f}"
         )
-    if confusions := _confusions(found):
-        print("\nMost often confused:")
-    for i, j, count in confusions:
-        print(printable(f"  {found.classes[i]} was answered as {found.classes[j]} {_times(count)}"))
-
-
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
-
-
-def _confusions(found: Evaluation) -> list[tuple[int, int, int]]:
-    """The three most frequent confusions."""
-    cells = [(i, j, count) for i, row in enumerate(found.confusion) for j, count in enumerate(row) if i != j and count]
-    return sorted(cells, key=lambda cell: (-cell[2], cell[0], cell[1]))[:3]
+        epochs = f"{trial.epochs} epoch{'s' * (trial.epochs != 1)} in {trial.seconds:.0f} s"
+        print(printable(f"  {what}{f' ({changes})' if changes else ''}"))
+        print(f"    {accuracy}, {epochs}" + (f"; {trial.sentence}" if trial.kind and trial.gained else ""))
+    for text in found.left_out:
+        print(printable(f"  Not tried: {text}"))
+    print("Intervals are 95 %, each by itself: of three remedies one may look better by chance.")
 
 
 def print_speed(found: Choice) -> None:
@@ -158,7 +216,8 @@ def print_predictions(answers: Iterable[Prediction]) -> tuple[int, int]:
             say(f"{answer.path}: {answer.error}")
             continue
         tops = "  ".join(f"{label} {probability:.3f}" for label, probability in answer.top)
-        print(printable(f"{answer.path}  {tops}"))
+        # What was refused is marked, with what it would have been.
+        print(printable(f"{answer.path}  {tops}" if answer.known else f"{answer.path}  {answer.label} ({tops})"))
     return counts[0], counts[1]
 
 
@@ -174,6 +233,40 @@ def print_predictions_json(answers: Iterable[Prediction]) -> tuple[int, int]:
         print(f"{',' if number else ''}\n  {text}", end="")
     print("\n]")
     return counts[0], counts[1]
+
+
+def explanations_document(found: Iterable[Explanation]) -> dict[str, Any]:
+    """What `explain --json` prints; a picture that could not be explained has its path and the reason alone."""
+    return {
+        "explanations": [
+            {"path": each.path, "error": each.error}
+            if each.error is not None
+            else {key: value for key, value in plain(each).items() if key != "error"}
+            for each in found
+        ]
+    }
+
+
+def print_explanations(found: Iterable[Explanation]) -> None:
+    """A few lines per picture on stdout, errors on stderr."""
+    for each in found:
+        if each.error is not None:
+            say(f"{each.path}: {each.error}")
+            continue
+        asked = f" (answered: {each.answer})" if each.answer != each.label else ""
+        print(printable(f"{each.path}  {each.label} {each.probability:.3f}{asked}  trust {each.trust:.2f}"))
+        print(printable(f"    map      {each.map}"))
+        if each.boxes:
+            print(f"    hot      {'; '.join(map(_box, each.boxes))}")
+        for near in each.nearest:
+            note = f" ({near.note})" if near.note else ""
+            print(printable(f"    nearest  {near.similarity:.3f} {near.label}  {near.path}{note}"))
+        for text in each.warnings:
+            print(printable(f"    warning  {text}"))
+
+
+def _box(box: Box) -> str:
+    return f"{box.right - box.left} x {box.bottom - box.top} px at {box.left}, {box.top} ({box.share:.0%} of the heat)"
 
 
 def print_models(found: Iterable[ModelFacts]) -> None:

@@ -4,7 +4,7 @@ run.json        schema, versions, seed, device, dataset fingerprint, what was as
 dataset.csv     one row per picture            plan.json        every setting with its reason
 history.jsonl   one line per epoch             events.jsonl     what a watcher needs, append-only
 checkpoints/    complete or absent             model.safetensors, config.json, preprocess.json, labels.txt
-predictions.npz, golden.npz, metrics.json, report.html, README.md
+predictions.npz, predictions.csv, golden.npz, unlike.npz, metrics.json, look.json, findings.json, report.html, README.md
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from typing import Any
 from foldertune.errors import DataError, MissingError, SettingsError, WorkFailedError
 from foldertune.records import Decision, EpochRecord, Event, Forecast, Plan, plain
 
+AnyPath = str | os.PathLike[str]  # a run of the API is one too
 SCHEMA = 1  # of run.json; a newer one is refused, an older one is read
 _TEMPORARY = ".part-"
 _TEMPORARIES = (f"{_TEMPORARY}*", ".tmp*")  # ours, and safetensors' own, which it renames to ours
@@ -88,57 +87,11 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """The JSON document of a run; a missing or broken one is named."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: {path.parent} is no run folder, or not a whole one.") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}). Restore it, or start a new run.") from error
-
-
-class StopRequest:
-    """Set by a signal, read between steps: `signal` is its number, or 0 while nobody has asked to stop."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self._before: dict[int, Any] = {}
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[StopRequest]:
-        """Take Ctrl-C and SIGTERM as requests while inside; a second Ctrl-C ends the process the usual way.
-
-        Only the main thread may listen for signals; elsewhere nothing is changed and the caller stops the work itself.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def request(number: int, _: object) -> None:
-            self.signal = number
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        for number in self._before:
-            signal.signal(number, request)
-        try:
-            yield self
-        finally:
-            self._restore()
-            self._before = {}
-
-    @contextlib.contextmanager
-    def standing_aside(self) -> Iterator[None]:
-        """Let signals do at once what they did before: for work that cannot look at a request, and loses nothing when it is cut."""
-        listening = {number: signal.getsignal(number) for number in self._before}
-        self._restore()
-        try:
-            yield
-        finally:
-            for number, handler in listening.items():
-                signal.signal(number, handler)
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +150,16 @@ class RunFolder:
         return self.path / "predictions.npz"
 
     @property
+    def predictions_csv(self) -> Path:
+        """The same as a table that a person can open."""
+        return self.path / "predictions.csv"
+
+    @property
+    def unlike(self) -> Path:
+        """How pictures of something else are told."""
+        return self.path / "unlike.npz"
+
+    @property
     def golden(self) -> Path:
         """Pictures with the answers that every engine must give."""
         return self.path / "golden.npz"
@@ -204,6 +167,16 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.json"
+
+    @property
+    def look(self) -> Path:
+        """What is wrong with the pictures."""
+        return self.path / "look.json"
+
+    @property
+    def findings(self) -> Path:
+        """What was wrong with the run, and what mends it."""
+        return self.path / "findings.json"
 
     @property
     def report(self) -> Path:
@@ -266,6 +239,13 @@ class RunFolder:
                 f"{self.path} was written by a newer version (schema {facts['schema']}; this one knows {SCHEMA}). Update foldertune."
             )
         return facts
+
+    def refuse_unfinished(self, consequence: str) -> None:
+        """Raise DataError for a run that has not come to its end.   consequence: what is therefore not there."""
+        if self.open().get("state") != "finished":
+            raise DataError(
+                f"The run {self.path} is not finished, {consequence}. Go on with `foldertune train --resume {self.path}`."
+            )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

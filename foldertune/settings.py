@@ -26,13 +26,34 @@ Imbalance = Literal["none", "weights", "sampling"]
 OptimizerName = Literal["adamw", "sgd"]
 
 
-class TrainSettings(TypedDict, total=False):
-    """The settings of `plan` and `train`; every key is optional."""
+class LookSettings(TypedDict, total=False):
+    """The settings of `look`, which `plan` and `train` share; every key is optional."""
 
     model: str
     """Network: resnet18, resnet34, resnet50, resnet101, resnet152, vit_base or vit_large (see `foldertune models`)."""
     weights: str
     """Pretrained weights: imagenet, a tag of `foldertune models`, a path to a .safetensors file, or random."""
+    patch: str
+    """A patch that `foldertune look --write-patch` wrote: pictures to leave out, to relabel, to keep together."""
+    group_by: str
+    """A regular expression on the paths; pictures for which it finds the same, such as a patient, stay in one split."""
+    image_size: int
+    """Side of the network's square input in pixels, 32 to 512."""
+    fit: Fit
+    """How a picture meets the square: crop its centre, squash it, or letterbox it."""
+    precision: Precision
+    """Arithmetic of training: float32, bf16 or fp16."""
+    device: Device
+    """Where to train: auto, cpu, cuda or mps."""
+    seed: int
+    """Seed of the split, the order and the augmentation, from 0."""
+    workers: int
+    """Threads that decode pictures, from 0."""
+
+
+class TrainSettings(LookSettings, total=False):
+    """The settings of `plan` and `train`; every key is optional."""
+
     preset: Preset
     """Where values come from: auto (measured), documented (the guide's table), guide-defaults, products, xray, plants."""
     batch_size: int
@@ -47,16 +68,10 @@ class TrainSettings(TypedDict, total=False):
     """How much each training picture varies: none, light, standard or heavy."""
     orientation: Orientation
     """Whether pictures have an upright side, or may be turned by quarter turns while training: upright or any."""
-    fit: Fit
-    """How a picture meets the square: crop its centre, squash it, or letterbox it."""
-    image_size: int
-    """Side of the network's square input in pixels, 32 to 512."""
-    precision: Precision
-    """Arithmetic of training: float32, bf16 or fp16."""
-    device: Device
-    """Where to train: auto, cpu, cuda or mps."""
-    seed: int
-    """Seed of the split, the order and the augmentation, from 0."""
+    flip: bool
+    """Whether pictures may be mirrored, left to right, while training."""
+    hue: bool
+    """Whether the hue of pictures may vary while training."""
     max_minutes: float
     """Time limit of the whole run, in minutes."""
     beyond_guide: bool
@@ -75,8 +90,6 @@ class TrainSettings(TypedDict, total=False):
     """Batches per optimizer step (gradient accumulation), from 1."""
     early_stop: int
     """Validations without improvement after which training ends; 0 never ends it early."""
-    workers: int
-    """Threads that decode pictures, from 0."""
     save_minutes: float
     """Longest time between two saved states, in minutes; what an interruption can lose."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from foldertune.run import StopRequest
+    from foldertune.stopping import StopRequest
 
 Items = TypeVar("Items", "NDArray[Any]", "Tensor")
 T = TypeVar("T")

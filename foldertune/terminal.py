@@ -21,6 +21,9 @@ _STAGES = {
     "train": "Fine-tuning",
     "evaluate": "Evaluating",
     "engines": "Trying engines",
+    "changes": "Trying changes of augmentation",
+    "fits": "Trying crop, squash and letterbox",
+    "explain": "Explaining",
 }
 _PLAIN_LINE_S = 15.0  # without a terminal, at most one line of progress in so many seconds
 
@@ -161,9 +164,19 @@ def _looked(facts: Mapping[str, Any]) -> list[str]:
     ]
     lines += [f"Skipped: {count:,} {reason}" for reason, count in facts["skipped"].items()]
     if facts["num_unreadable"]:
-        lines.append(f"Left out: {facts['num_unreadable']:,} pictures that cannot be read (dataset.csv lists them all)")
+        lines.append(
+            f"Left out: {facts['num_unreadable']:,} pictures, each with its reason (dataset.csv lists them all)"
+        )
         lines += [f"  {path}: {problem}" for path, problem in list(facts["unreadable"].items())[:5]]
     return lines + [f"Warning: {text}" for text in facts["warnings"]]
+
+
+def _found(facts: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for finding in facts["findings"]:
+        if finding["severity"] != "note":
+            lines += [f"{finding['severity'].capitalize()}: {finding['sentence']}", f"  Mend: {finding['remedy']}"]
+    return lines
 
 
 def _weights(facts: Mapping[str, Any]) -> list[str]:
@@ -207,17 +220,32 @@ def _evaluated(facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _diagnosed(facts: Mapping[str, Any]) -> list[str]:
+    grave = [found for found in facts["findings"] if found["severity"] != "note"]
+    lines = []
+    for found in grave[:3]:
+        lines += [f"Diagnosis: {found['sentence']}", f"  What mends it: {found['remedy']}"]
+    return lines
+
+
 _EVENTS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "looked": _looked,
+    "found": _found,
     "weights": _weights,
     "planned": _planned,
     "baseline": _baseline,
     "epoch": _epoch,
     "kept": lambda facts: [str(facts["sentence"])],
     "evaluated": _evaluated,
+    "diagnosed": _diagnosed,
     "engine": lambda facts: [
         f"Engine: {facts['engine']} in {facts['precision']} on {facts['device']} ({facts['reason']})"
     ],
+    "patch": lambda facts: [
+        f"Patch: {facts['path']} has {facts['num_lines']:,} lines that are ready, and {facts['num_proposed']:,} that wait for a person "
+        "to take away their ?"
+    ],
+    "explained": lambda facts: [f"Page: {facts['page']}"],
     "note": lambda facts: [str(facts["text"])],
     "warning": lambda facts: [f"Warning: {facts['text']}"],
     "blended": lambda facts: (

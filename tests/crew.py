@@ -29,7 +29,7 @@ from foldertune import cli
 from foldertune.data.loader import Source
 from foldertune.errors import FoldertuneError, WorkFailedError
 from foldertune.records import Progress, plain
-from foldertune.run import StopRequest
+from foldertune.stopping import StopRequest
 from foldertune.team import ALONE, Team, join
 from foldertune.training.trainer import Course, Labelled
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 from collections.abc import Iterable, Mapping
@@ -54,6 +55,12 @@ def state_of(folder: Path) -> dict[str, tuple[int, int, bytes]]:
             content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
             found[str(path)] = (facts.st_mtime_ns, facts.st_mode, content)
     return found
+
+
+def table_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream, strict=True))
 
 
 def invented_pictures(counts: Mapping[str, int], *, group: str = "") -> list[Picture]:

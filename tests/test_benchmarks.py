@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import contest
+import coverage
 import environments
 import model_files
 import numpy as np
@@ -20,6 +21,7 @@ import pytest
 import squares
 import tables
 import time_to_accuracy
+import unknown
 from conftest import PROJECT
 from contest import Contestant, Measured, hold, peer, run_measured, told_by
 from environments import PEERS, Environment, PeerError, benchmark_folder, reason_of
@@ -476,3 +478,39 @@ def test_epochs_of_a_peer_that_tells_nothing_are_refused(program: str, reason: s
 
 def test_half_width_is_that_of_the_normal_interval() -> None:
     assert time_to_accuracy.half_width(0.9, 372) == pytest.approx(0.0305, abs=1e-4)
+
+
+# Unknown classes and coverage
+
+
+def test_told_of_scores_by_hand() -> None:
+    found = unknown.told(np.arange(100.0), np.array([50.5, 96.5, 120.0]), limit=99.0)
+    assert found.auroc == pytest.approx((51 + 97 + 100) / 300)
+    assert [found.refused, found.by_limit, found.lost] == pytest.approx([2 / 3, 1 / 3, 0.0])
+    assert unknown.mean_of([found, unknown.Told(0.0, 0.0, 0.0, 0.1)]).lost == pytest.approx(0.05)
+
+
+def invented_population() -> coverage.Population:
+    random = np.random.Generator(np.random.Philox(3))
+    labels = np.arange(300) % 3
+
+    def logits(skill: float) -> Any:
+        return (skill * np.eye(3)[labels] + random.normal(size=(300, 3))).astype(np.float32)
+
+    return coverage.Population(logits(3), [logits(3) for _ in range(coverage.NUM_SEEDS)], logits(1), labels, 100)
+
+
+def test_coverage_counts_the_intervals_that_hold_the_populations_figures() -> None:
+    table = coverage.coverage(invented_population(), ("a", "b", "c"), num_draws=30)
+    shares = [float(line.split("|")[3].strip(" %")) / 100 for line in table.splitlines() if "(" in line and "|" in line]
+    assert len(shares) == 9
+    assert all(0.8 <= share <= 1 for share in shares)
+    assert "are called equal by accuracy in " in table
+
+
+def test_coverage_promises_and_calibration_tell_whether_they_hold() -> None:
+    found = invented_population()
+    rows = [line for line in coverage.promises(found, num_splits=20).splitlines() if re.match(r"\| \d+% ", line)]
+    assert [row.split("|")[1].strip() for row in rows] == ["1%", "2%", "5%", "10%"]
+    assert all(float(row.split("|")[3].strip(" %")) >= 80 for row in rows)
+    assert coverage.calibration(found).endswith(("inside.", "outside."))

@@ -5,21 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import Said, foldertune
-from folders import picture_bytes, put_classes, state_of
+from folders import picture_bytes, put_classes, state_of, table_of
+from PIL import Image
 
 import foldertune as package
 from foldertune import api, settings
 from foldertune.errors import DataError
 from foldertune.evaluation.predict import picture_files
 from foldertune.models.catalog import list_models
+from foldertune.records import ClassScore, Evaluation
 
-VERBS = ("plan", "train", "evaluate", "predict", "speed", "models", "cache", "demo")
+VERBS = ("plan", "train", "evaluate", "predict", "explain", "speed", "models", "cache", "demo")
 SMALL = (
     "--model",
     "resnet18",
@@ -96,7 +101,7 @@ def test_help_of_plan_and_train_has_a_flag_for_every_setting(verb: str) -> None:
 # Wrong usage: exit 2, one sentence, what is accepted
 
 
-EITHER = "Give either a folder to train on, or --resume with the run to go on with."
+EITHER = "Give either a folder to train on, or --resume with the run to go on with, or --from with the run to mend."
 RESUMED = "A resumed run keeps its plan: --resume goes without other settings. Start a new run to change them."
 NO_FOLDER = "The folder of the output /none/x.csv does not exist. Make it, or give another --output."
 
@@ -112,6 +117,8 @@ NO_FOLDER = "The folder of the output /none/x.csv does not exist. Make it, or gi
         ("train F --epochs 1.5", "Invalid value for --epochs: it is '1.5'. Accepted: a whole number. {help}"),
         ("plan F --learning-rate high", "Invalid value for --learning-rate: it is 'high'. Accepted: a number. {help}"),
         ("models one two", "Nothing more is expected after what was given: two. {help}"),
+        ("explain RUN", "No picture is named. Give files or folders: `foldertune explain RUN IMAGE...`."),
+        ("explain RUN x.png --nearest=-1", "Nearest is -1. Accepted: 0 and more."),
         ("predict RUN", "No picture is named. Give files or folders: `foldertune predict MODEL PATH...`."),
         ("predict RUN x.png --output x.txt", "The output x.txt ends in .txt. Accepted: .csv or .jsonl."),
         ("predict RUN x.png --output /none/x.csv", NO_FOLDER),
@@ -339,29 +346,73 @@ def test_train_resumed_when_finished_prints_the_run_and_changes_nothing(small_ru
 
 def test_evaluate_json_is_the_documented_record(small_run: Path) -> None:
     found = foldertune("evaluate", small_run, "--json").document
-    assert set(found) == {
-        "split", "num_pictures", "accuracy", "top5", "macro_f1", "log_loss", "per_class", "confusion", "classes"
-    }  # fmt: skip
+    assert set(found) == {item.name for item in fields(Evaluation)}
     assert set(found["accuracy"]) == {"value", "low", "high"}
     assert 0 <= found["accuracy"]["low"] <= found["accuracy"]["value"] <= found["accuracy"]["high"] <= 1
     assert [row["label"] for row in found["per_class"]] == found["classes"] == ["blue", "green", "red"]
-    assert set(found["per_class"][0]) == {"label", "precision", "recall", "f1", "num_pictures"}
+    assert set(found["per_class"][0]) == {item.name for item in fields(ClassScore)}
+    assert {row["recall_interval"]["value"] for row in found["per_class"]} == {
+        row["recall"] for row in found["per_class"]
+    }
     assert sum(map(sum, found["confusion"])) == found["num_pictures"] > 0
     right = sum(found["confusion"][i][i] for i in range(3))
     assert found["accuracy"]["value"] == pytest.approx(right / found["num_pictures"])
 
 
 def test_evaluate_on_a_folder_measures_its_pictures_and_refuses_other_classes(small_run: Path, tmp_path: Path) -> None:
-    said = foldertune("evaluate", small_run, small_run.parent / "pictures")
+    new = tmp_path / "new"
+    for colour in ("blue", "green", "red"):
+        shutil.copytree(small_run.parent / "pictures" / colour, new / colour)
+        for path in (new / colour).iterdir():  # other content, the same picture: no hash is known
+            with Image.open(path) as picture:
+                turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            turned.save(path)
+    said = foldertune("evaluate", small_run, new, "--output", tmp_path / "table.csv")
     assert said.code == 0
     assert said.out.startswith("48 pictures (all)\nAccuracy  ")
     assert "\\n" not in said.out
     assert [line.split()[-1] for line in said.out.splitlines() if line.startswith(("blue ", "green ", "red "))] == [
         "16"
     ] * 3
+    rows = table_of(tmp_path / "table.csv")
+    assert len(rows) == 48
+    right = sum(row["right"] == "yes" for row in rows)
+    assert f"Accuracy     {right / 48:.1%} " in said.out
+    assert all((row["label"] == row["answer"]) == (row["right"] == "yes") for row in rows)
     other = foldertune("evaluate", small_run, put_classes(tmp_path, {"red": 2, "violet": 2}))
     assert (other.code, other.out) == (3, "")
     assert "violet" in other.err.splitlines()[-1]
+
+
+def test_evaluate_on_a_folder_leaves_out_what_the_model_was_trained_by(small_run: Path, tmp_path: Path) -> None:
+    pictures = small_run.parent / "pictures"
+    rows = table_of(small_run / "dataset.csv")
+    test = {row["path"] for row in rows if row["split"] == "test"}
+    said = foldertune("evaluate", small_run, pictures, "--json")
+    assert said.code == 0
+    assert said.document["num_pictures"] == len(test)
+    assert set(said.document["left_out"]) == {row["path"] for row in rows} - test
+    assert said.document["confusion"] == foldertune("evaluate", small_run, "--json").document["confusion"]
+    assert (
+        f"{48 - len(test)} pictures are left out, because {small_run} was trained or chosen by the same: " in said.err
+    )
+    for row in rows:
+        if row["split"] == "train":
+            (tmp_path / row["path"]).parent.mkdir(exist_ok=True)
+            shutil.copyfile(pictures / row["path"], tmp_path / row["path"])
+    refused = foldertune("evaluate", small_run, tmp_path).refused(3)
+    assert "were used to train the model, so they say nothing about it. Give a folder" in refused
+
+
+def test_evaluate_output_is_the_table_of_the_run(small_run: Path, tmp_path: Path) -> None:
+    assert foldertune("evaluate", small_run, "--output", tmp_path / "t.csv").code == 0
+    assert (tmp_path / "t.csv").read_bytes() == (small_run / "predictions.csv").read_bytes()
+    rows = table_of(tmp_path / "t.csv")
+    with np.load(small_run / "predictions.npz") as stored:
+        numbers, shares = stored["rows"].tolist(), stored["probabilities"].max(1)
+    assert [int(row["row"]) for row in rows] == numbers
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], shares, atol=1e-6)
+    assert "Accepted: .csv" in foldertune("evaluate", small_run, "--output", tmp_path / "t.xlsx").refused(2)
 
 
 @pytest.mark.parametrize("layout", ["test alone", "one class", "csv of test alone"])
@@ -399,12 +450,13 @@ def test_predict_answers_in_order_and_goes_on_past_bad_files(small_run: Path, st
             assert set(record) == {"path", "class", "probability", "error"}
             assert record["error"]
             continue
-        assert set(record) == {"path", "class", "probability", "top"}
+        assert set(record) == {"path", "class", "probability", "known", "top"}
         assert sorted(top["class"] for top in record["top"]) == ["blue", "green", "red"]  # three are all there are
         assert sum(top["probability"] for top in record["top"]) == pytest.approx(1, abs=1e-5)
         assert record["top"][0] == {"class": record["class"], "probability": record["probability"]}
         assert record["probability"] == max(top["probability"] for top in record["top"])
-    engine, counts = said.err.splitlines()
+    engine, promise, counts = said.err.splitlines()
+    assert "no answer is refused for being unsure" in promise  # seven validation pictures promise nothing
     assert engine == " 0:00  Engine: openvino in float32 on cpu (not measured here yet: `foldertune speed` does it)"
     assert counts == "2 of 4 files could not be answered for."
 
@@ -414,7 +466,7 @@ def test_predict_that_answers_nothing_exits_3(small_run: Path, strange: Path, tm
     said = foldertune("predict", small_run, *paths, "--json", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert said.code == 3
     assert [(record["path"], record["class"]) for record in said.document] == [(str(path), None) for path in paths]
-    assert said.err.splitlines()[1:] == ["2 of 2 files could not be answered for."]
+    assert said.err.splitlines()[2:] == ["2 of 2 files could not be answered for."]
     assert "There is no picture in" in foldertune("predict", small_run, tmp_path).refused(3)
 
 
@@ -422,7 +474,9 @@ def test_predict_prints_one_line_for_each_file_whatever_its_name(small_run: Path
     said = foldertune("predict", small_run, strange, "--top-k", "2")
     assert said.code == 0
     assert len(said.out.splitlines()) == len(STRANGE)
-    assert len(said.err.splitlines()) == 1 + 2 + 1  # the engine, the two that are no pictures, and the count
+    assert (
+        len(said.err.splitlines()) == 2 + 2 + 1
+    )  # the engine and the promise, the two that are no pictures, and the count
     assert "line\\nbreak.png  " in said.out
     assert "bell\\x07\\x1b[31m.png  " in said.out
     assert "写真.png  " in said.out
@@ -437,7 +491,17 @@ def test_predict_to_csv_has_one_row_for_each_file_and_no_formula(
     assert (said.code, said.out) == (0, "")
     with target.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream, strict=True))
-    assert list(rows[0]) == ["path", "class", "probability", "class_2", "probability_2", "error"]
+    assert list(rows[0]) == [
+        "path",
+        "class",
+        "probability",
+        "class_2",
+        "probability_2",
+        "known",
+        "likeliest",
+        "reason",
+        "error",
+    ]
     assert [row["path"] for row in rows] == [str(path) for path in picture_files([strange])]
     for row in rows:
         assert bool(row["class"]) != bool(row["error"])
@@ -454,7 +518,7 @@ def test_predict_to_jsonl_has_one_document_for_each_file(small_run: Path, strang
     records = [json.loads(line) for line in target.read_text("utf-8").splitlines()]
     assert [record["path"] for record in records] == [str(path) for path in picture_files([strange])]
     assert all(
-        set(record) in ({"path", "class", "probability"}, {"path", "class", "probability", "error"})
+        set(record) in ({"path", "class", "probability", "known"}, {"path", "class", "probability", "error"})
         for record in records
     )
 
@@ -467,7 +531,11 @@ def test_output_into_a_pipe_that_nobody_reads_ends_quietly(small_run: Path) -> N
         command = [sys.executable, "-m", "foldertune", *words]
         done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
         os.close(writer)
-        said = [line for line in done.stderr.splitlines() if "Engine: " not in line]
+        said = [
+            line
+            for line in done.stderr.splitlines()
+            if "Engine: " not in line and "no confidence can be found" not in line
+        ]
         assert (done.returncode, said) == (0, [])
 
 

@@ -9,16 +9,11 @@ from conftest import PROJECT
 from folders import invented_pictures
 
 from foldertune import images
-from foldertune.data.folder import (
-    FEW_OF_A_CLASS,
-    FEW_PICTURES,
-    LABELS_FILE,
-    SPLIT_NAMES,
-    STRONG_IMBALANCE,
-    SYSTEM_NAMES,
-)
+from foldertune.data.folder import LABELS_FILE, SPLIT_NAMES, SYSTEM_NAMES
+from foldertune.data.groups import BURST_S
 from foldertune.data.split import SHARES, assign
 from foldertune.data.table import COLUMNS
+from foldertune.diagnosis.balance import FEW_OF_A_CLASS, FEW_PICTURES, IMBALANCE
 from foldertune.records import SPLITS
 
 DATA = (PROJECT / "docs/data.md").read_text("utf-8")
@@ -49,7 +44,8 @@ def test_data_page_states_names_thresholds_and_columns() -> None:
     assert all(f"`{name}`" in DATA for name in (*SPLIT_NAMES, *COLUMNS, LABELS_FILE))
     assert f"fewer than {FEW_PICTURES} in all" in DATA
     assert f"fewer than {FEW_OF_A_CLASS} pictures" in DATA
-    assert f"has {STRONG_IMBALANCE} times as many pictures" in DATA
+    assert f"has {IMBALANCE} times as many pictures" in DATA
+    assert f"within {BURST_S:g} seconds" in DATA
     named = re.findall(r"`([^`]+)`", line_with(DATA, "| names that begin with a dot"))
     assert set(named) <= SYSTEM_NAMES
 

@@ -13,6 +13,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -28,7 +29,7 @@ from foldertune.guide import FIXED
 from foldertune.planning import RULES
 from foldertune.records import EpochRecord, Evaluation
 from foldertune.run import RunFolder
-from foldertune.settings import BEYOND_GUIDE, RANGES, Range, TrainSettings
+from foldertune.settings import BEYOND_GUIDE, RANGES, LookSettings, Range, TrainSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -53,15 +54,16 @@ def cli_page() -> str:
 
 
 def setting_sentences() -> dict[str, str]:
-    """What the docstring below each key of TrainSettings says."""
-    (tree,) = ast.parse(inspect.getsource(TrainSettings)).body
-    assert isinstance(tree, ast.ClassDef)
+    """What the docstring below each key of TrainSettings says, those that `look` shares first."""
     found = {}
-    for key, text in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(key, ast.AnnAssign) and isinstance(text, ast.Expr):
-            assert isinstance(key.target, ast.Name)
-            assert isinstance(text.value, ast.Constant)
-            found[key.target.id] = str(text.value.value)
+    for settings_class in (LookSettings, TrainSettings):
+        (tree,) = ast.parse(inspect.getsource(settings_class)).body
+        assert isinstance(tree, ast.ClassDef)
+        for key, text in pairwise(tree.body):
+            if isinstance(key, ast.AnnAssign) and isinstance(text, ast.Expr):
+                assert isinstance(key.target, ast.Name)
+                assert isinstance(text.value, ast.Constant)
+                found[key.target.id] = str(text.value.value)
     return found
 
 

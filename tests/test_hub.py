@@ -72,6 +72,16 @@ def test_fetch_takes_what_huggingface_hub_has_downloaded(server: HubServer) -> N
     assert server.seen == before
 
 
+def test_fetch_that_may_not_download_takes_what_is_here_and_asks_no_hub(server: HubServer) -> None:
+    with pytest.raises(MissingError, match="they are not on this machine yet"):
+        hub.fetch(KNOWN, download=False)
+    assert not server.seen
+    fetched = hub.fetch(KNOWN)
+    before = list(server.seen)
+    assert hub.fetch(KNOWN, download=False) == fetched
+    assert server.seen == before
+
+
 def test_fetch_by_hand_needs_no_hub(server: HubServer) -> None:
     hub.weights_folder().mkdir(parents=True)
     placed = hub.weights_folder() / "tiny.test_in1k.safetensors"

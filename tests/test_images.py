@@ -259,3 +259,125 @@ def test_decode_from_four_threads_gives_the_same() -> None:
 def test_decode_twice_gives_the_same_bytes() -> None:
     content = saved(scene(), "JPEG")
     assert decode(content).tobytes() == decode(content).tobytes()
+
+
+# -------------------------------------------------------------------------------------------------- what the file says
+
+
+MAKER, MODEL, TAKEN, FRACTION, DIGITISED, EXIF_IFD, GPS_IFD = 0x010F, 0x0110, 0x9003, 0x9291, 0x9004, 0x8769, 0x8825
+
+
+def exif_of(tags: dict[int, Any], inner: dict[int, Any] | None = None, place: dict[int, Any] | None = None) -> Any:
+    exif = Image.Exif()
+    exif.update(tags)
+    exif.get_ifd(EXIF_IFD).update(inner or {})
+    exif.get_ifd(GPS_IFD).update(place or {})
+    return exif
+
+
+def facts_of(content: bytes) -> images.FileFacts:
+    pixels, size, facts = images.decode_with_facts(content)
+    assert np.array_equal(pixels, decode(content))
+    assert size == decode_and_size(content)[1]
+    assert facts.num_bytes == len(content)
+    return facts
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_facts_name_the_format_by_the_content(kind: str) -> None:
+    content = saved(scene(), kind)
+    assert facts_of(content) == images.FileFacts(kind, len(content))
+
+
+def test_facts_call_a_file_of_several_pictures_jpeg() -> None:
+    assert facts_of(saved(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (60, 40))])).format == "JPEG"
+
+
+def test_facts_of_16_bits_are_told_even_where_pillow_reads_8() -> None:
+    grey = saved(Image.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256)), "PNG")
+    rgb = png(2, 2, bits=16, colour=2, rows=b"".join(b"\0" + bytes(12) for _ in range(2)))
+    rgba = png(2, 2, bits=16, colour=6, rows=b"".join(b"\0" + bytes(16) for _ in range(2)))
+    big_endian = saved(Image.frombytes("I;16B", (16, 16), bytes(512)), "TIFF")
+    assert [facts_of(content).bits for content in (grey, rgb, rgba, big_endian)] == [16] * 4
+    assert [facts_of(saved(scene(), kind)).bits for kind in ("PNG", "TIFF", "JPEG")] == [8] * 3
+    assert facts_of(saved(Image.fromarray(np.array([[True, False]])), "PNG")).bits == 8  # as it is read
+
+
+def test_facts_tell_whether_parts_can_be_transparent() -> None:
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([200, 0, 0, 0, 200, 0])
+    clear = [
+        saved(Image.new("RGBA", (4, 4)), "PNG"),
+        saved(Image.new("LA", (4, 4)), "PNG"),
+        saved(palette, "PNG", transparency=0),
+        saved(palette, "GIF", transparency=1),
+    ]
+    opaque = [saved(palette, "PNG"), saved(scene(), "PNG"), saved(scene(), "JPEG")]
+    assert [facts_of(content).transparent for content in clear] == [True] * 4
+    assert [facts_of(content).transparent for content in opaque] == [False] * 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_facts_tell_the_orientation_as_it_is_stored(orientation: int) -> None:
+    content = saved(turned_away(scene(), orientation), "JPEG", exif=exif_of({ORIENTATION: orientation}))
+    assert facts_of(content).orientation == orientation
+
+
+@pytest.mark.parametrize(
+    ("tags", "camera"),
+    [({MAKER: "Canon", MODEL: "Canon EOS 5D"}, "Canon EOS 5D"), ({MAKER: "NIKON", MODEL: "D40"}, "NIKON D40"),
+     ({MODEL: "D40"}, "D40"), ({MAKER: "NIKON"}, "NIKON"), ({}, ""), ({MAKER: " A \0\n B ", MODEL: "C"}, "A B C"),
+     ({MAKER: "m" * 300, MODEL: "x" * 300}, "m" * 40 + " " + "x" * 40)],
+)  # fmt: skip
+def test_facts_name_the_camera_once_and_shortly(tags: dict[int, str], camera: str) -> None:
+    assert facts_of(saved(scene(), "JPEG", exif=exif_of(tags))).camera == camera
+
+
+def test_facts_tell_when_it_was_taken_with_the_fraction_and_not_when_it_was_written() -> None:
+    def taken(inner: dict[int, str], outer: dict[int, str] | None = None) -> float | None:
+        return facts_of(saved(scene(), "JPEG", exif=exif_of(outer or {}, inner))).taken_s
+
+    plain = taken({TAKEN: "2024:02:29 23:59:59"})
+    assert plain is not None
+    assert taken({TAKEN: "2024:03:01 00:00:01"}) == plain + 2  # over a leap day
+    assert taken({TAKEN: "2024:02:29 23:59:59", FRACTION: "25"}) == plain + 0.25
+    assert taken({TAKEN: "2024:02:29 23:59:59", FRACTION: "075 "}) == plain + 0.075
+    assert taken({TAKEN: "2024:02:29 23:59:59", FRACTION: "x"}) == plain
+    for nonsense in ("    :  :     :  :  ", "0000:00:00 00:00:00", "2024-02-29", "", "2024:02:30 00:00:00"):
+        assert taken({TAKEN: nonsense}) is None, nonsense
+    assert taken({DIGITISED: "2024:02:29 23:59:59"}, {0x0132: "2024:02:29 23:59:59"}) is None
+
+
+def test_facts_of_damaged_exif_are_those_that_can_be_read_and_the_picture_is_read() -> None:
+    entries = [struct.pack("<HHII", 0x010F, 2, 6, 0x7FFF), struct.pack("<HHII", 0x8769, 4, 1, 0x7FFFFFF)]
+    broken = b"II*\0" + struct.pack("<IH", 8, 2) + b"".join(entries) + struct.pack("<I", 0)
+    content = saved(scene(), "JPEG", exif=b"Exif\0\0" + broken)
+    assert facts_of(content) == images.FileFacts("JPEG", len(content))
+
+
+@given(st.binary(max_size=200))
+def test_facts_of_any_exif_have_their_types(exif: bytes) -> None:
+    facts = facts_of(saved(Image.new("RGB", (8, 8), COLOUR), "JPEG", exif=b"Exif\0\0" + exif))
+    assert isinstance(facts.camera, str)
+    assert len(facts.camera) <= 81
+    assert facts.taken_s is None or np.isfinite(facts.taken_s)
+
+
+def test_facts_never_read_where_a_picture_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = {1: "N", 2: (52.0, 31.0, 12.125), 3: "E", 4: (13.0, 24.0, 18.5)}
+    content = saved(scene(), "JPEG", exif=exif_of({MAKER: "NIKON"}, {TAKEN: "2024:02:29 23:59:59"}, place))
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.getexif().get_ifd(GPS_IFD)[2] == place[2]  # it is there
+    asked: list[int] = []
+    real = Image.Exif.get_ifd
+
+    def get_ifd(exif: Any, tag: int) -> Any:
+        asked.append(tag)
+        return real(exif, tag)
+
+    monkeypatch.setattr(Image.Exif, "get_ifd", get_ifd)
+    facts = facts_of(content)
+    assert set(asked) == {EXIF_IFD}
+    assert facts.camera == "NIKON"
+    assert facts.taken_s is not None
+    assert not any(part in repr(facts) for part in ("52.", "13.", "12.125", "18.5"))

@@ -67,7 +67,8 @@ def state_of(run: Path) -> str:
 def history_of(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
-        {name: value for name, value in line.items() if name not in ("elapsed_s", "pictures_per_s")} for line in lines
+        {name: value for name, value in line.items() if name not in ("elapsed_s", "pictures_per_s", "waited_share")}
+        for line in lines
     ]
 
 

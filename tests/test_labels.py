@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from folders import look, paths_of, picture_bytes, put
 
+from foldertune.diagnosis.copies import copy_findings
+from foldertune.diagnosis.findings import Asked
 from foldertune.errors import DataError
 
 
@@ -76,7 +78,9 @@ def test_labels_split_and_group_are_read(folder: Path) -> None:
 def test_labels_line_without_a_split_does_not_count_as_leaking(folder: Path) -> None:
     (folder / "images/1.png").write_bytes(picture_bytes(0))
     text = "path,label,split\nimages/0.png,a,train\nimages/1.png,a,\nimages/2.png,b,train\nimages/3.png,b,test\n"
-    assert not any("identical" in warning for warning in look(labelled(folder, text)).warnings)
+    dataset = look(labelled(folder, text))
+    found = copy_findings(dataset.readable, (), given_splits=True, asked=Asked(folder))
+    assert [finding.kind for finding in found] == ["exact_duplicate"]
 
 
 def test_labels_of_absent_or_damaged_files_are_listed_with_the_reason(folder: Path) -> None:

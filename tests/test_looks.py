@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from folders import look, picture_bytes, put
@@ -31,9 +32,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     paths: list[str] = []
     real = data_folder.check
 
-    def check(folder: Path, picture: Picture) -> Picture:
+    def check(folder: Path, picture: Picture, *given: Any) -> Picture:
         paths.append(picture.path)
-        return real(folder, picture)
+        return real(folder, picture, *given)
 
     monkeypatch.setattr(data_folder, "check", check)
     monkeypatch.setattr(looks, "_SETTLED_S", -1.0)

@@ -19,7 +19,7 @@ from trainings import COURSE, NUM_CLASSES, Stored, Training, made_features, made
 from foldertune.data.loader import Source, epoch_order
 from foldertune.errors import WorkFailedError
 from foldertune.records import EpochRecord, Progress
-from foldertune.run import StopRequest
+from foldertune.stopping import StopRequest
 from foldertune.training import loop
 from foldertune.training.checkpoint import load_state
 from foldertune.training.loop import validate
@@ -475,6 +475,7 @@ def test_fit_with_balanced_sampling_shows_rare_classes_as_often(tmp_path: Path) 
 def test_add_of_a_step_that_fp16_skipped_leaves_the_largest_norm_a_number() -> None:
     account = Account()
     for step, norm in enumerate((2.0, math.inf, math.nan, 1.0), start=1):
-        account.add(Reading(step, 4, 2.0, 3, norm))
+        account.add(Reading(step, 4, 2.0, 3, norm), clip_norm=1.5)
     assert (account.last_step, account.largest_norm, account.last_norm) == (4, 2.0, 1.0)
     assert (account.loss_sum, account.correct, account.last_loss) == (8.0, 12, 0.5)
+    assert (account.num_clipped, account.num_readings, account.first_loss, account.highest_loss) == (1, 4, 0.5, 0.5)

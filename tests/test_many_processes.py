@@ -65,9 +65,8 @@ def told_by_us(err: str) -> list[str]:
 
 def history_of(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [
-        {name: value for name, value in line.items() if name not in ("elapsed_s", "pictures_per_s")} for line in lines
-    ]
+    measured = ("elapsed_s", "pictures_per_s", "waited_share")
+    return [{name: value for name, value in line.items() if name not in measured} for line in lines]
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foldertune.evaluation.metrics import fit_temperature, log_loss, softmax
-from foldertune.records import Interval
+from foldertune.evaluation.metrics import fit_temperature, log_loss, softmax, wilson_interval
+from foldertune.evaluation_text import evaluation_lines
+from foldertune.records import Interval, Picture
 from foldertune.training.outcome import measure
 from foldertune.training.verdict import Verdict
 
@@ -17,7 +18,8 @@ from foldertune.training.verdict import Verdict
 def test_measure_gives_each_model_its_own_temperature() -> None:
     random = np.random.default_rng(0)
     labels = {split: random.integers(0, 3, 60) for split in ("val", "test")}
-    material: Any = SimpleNamespace(labels=labels, dataset=SimpleNamespace(classes=("a", "b", "c")))
+    pictures: dict[str, tuple[Picture, ...]] = {"val": (), "test": ()}
+    material: Any = SimpleNamespace(labels=labels, pictures=pictures, dataset=SimpleNamespace(classes=("a", "b", "c")))
 
     def answers(split: str, loudness: float) -> Any:
         logits = np.eye(3)[labels[split]] + random.normal(scale=0.8, size=(60, 3))
@@ -35,3 +37,25 @@ def test_measure_gives_each_model_its_own_temperature() -> None:
     ):
         expected = log_loss(softmax(logits[model]["test"] / temperature), labels["test"])
         assert result.evaluations[model]["test"].log_loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_measure_gives_the_accuracy_without_pictures_that_stand_in_two_splits() -> None:
+    labels = {"val": np.arange(8) % 2, "test": np.arange(10) % 2}
+    pictures = {
+        split: tuple(Picture(row, f"{split}/{row}.png", "ab"[label]) for row, label in enumerate(labels[split]))
+        for split in labels
+    }
+    material: Any = SimpleNamespace(labels=labels, pictures=pictures, dataset=SimpleNamespace(classes=("a", "b")))
+    right = {split: 4.0 * np.eye(2)[labels[split]] for split in labels}
+    right["test"][6:] = right["test"][6:, ::-1]  # the last four are answered wrongly
+    logits: Any = {"baseline": {split: values.astype(np.float32) for split, values in right.items()}}
+    verdict = Verdict("baseline", Interval(0.0, 0.0, 0.0), 1.0, "")
+    leaked = {f"test/{row}.png" for row in range(4)} | {"val/0.png"}
+    found = measure(material, logits, verdict, leaked=leaked).evaluations["baseline"]
+    assert found["test"].accuracy.value == 0.6
+    assert found["test"].num_leaked == 4
+    assert found["test"].without_leaks == wilson_interval(2, 6)
+    assert found["val"].without_leaks is None
+    none = measure(material, logits, verdict).evaluations["baseline"]["test"]
+    assert (none.num_leaked, none.without_leaks) == (0, None)
+    assert any("without the 4 that are also in another split" in line for line in evaluation_lines(found["test"]))

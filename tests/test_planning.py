@@ -319,6 +319,24 @@ def test_orientation_that_was_not_measured_is_upright_unless_the_user_says_other
 
 # ------------------------------------------------------------------------------------------------------- far pictures
 
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, True), (0.5, False), (1.0, False)])
+def test_decide_mirrors_pictures_unless_that_turns_a_class_into_another(share: float, expected: bool) -> None:
+    plan = decide(situation(1_000, survey=Survey(0.9, 0.26, swapped=share)), {"augmentation": "light"})
+    assert plan["flip"] is expected
+    (told,) = [one for one in plan.decisions if one.setting == "flip"]
+    assert ("look like another class when they are mirrored" in told.reason) is not expected
+
+
+def test_decide_keeps_flip_and_hue_as_they_were_asked_for_and_mirrors_nothing_without_augmentation() -> None:
+    swapped = situation(1_000, survey=Survey(0.9, 0.26, swapped=1.0))
+    plan = decide(swapped, {"flip": True, "hue": False, "augmentation": "light"})
+    assert (plan["flip"], plan["hue"]) == (True, False)
+    assert decide(situation(1_000), {"augmentation": "none"})["flip"] is False
+    assert decide(swapped, {"preset": "documented", "augmentation": "light"})["flip"] is True  # the guide mirrors
+    assert decide(situation(1_000), {"augmentation": "light"})["flip"] is True  # nothing was measured
+
+
 FAR, NEAR = Survey(0.9, 0.57, grey=True), Survey(0.9, 0.26)
 TUNED_WHOLE = replace(CPU, bf16=True)
 

@@ -19,7 +19,8 @@ from foldertune.evaluation.figures import confusions
 from foldertune.evaluation.markup import percent, table, visible
 from foldertune.evaluation.metrics import evaluate_probabilities
 from foldertune.evaluation.report import Mistake, render_report, thumbnail
-from foldertune.records import Decision, Picture, Plan
+from foldertune.records import Decision, Interval, Picture, Plan
+from foldertune.scores import CrossValidation
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 # In HTML, an element of SVG may close itself.
@@ -264,3 +265,14 @@ def test_table_heads_its_rows_and_columns() -> None:
     assert [given_.get("scope") for given_ in page.named("th")] == ["col", "col", "row"]
     assert page.named("td") == [{"class": "number"}]
     assert percent(0.8817) == "88.2\u00a0%"
+
+
+def test_report_says_what_cross_validation_adds() -> None:
+    facts = facts_of(NAMES)
+    share = Interval(0.875, 0.85, 0.9)
+    again = CrossValidation(share, (share,) * len(NAMES), 561, 5, 3)
+    kept = dataclasses.replace(facts.evaluation, cross_validation=again)
+    text = render_report(dataclasses.replace(facts, evaluations={**facts.evaluations, facts.kept: kept}))
+    plain = text.replace("\u00a0", " ")
+    assert "Cross-validated on all 561 pictures (3 times 5 folds), the head alone answers 87.5 % correctly" in plain
+    assert "Cross-validated" not in render_report(facts)

@@ -18,14 +18,15 @@ from trainings import COURSE, NUM_CLASSES, Stored, Training, made_features, made
 
 from foldertune.errors import InterruptedRunError
 from foldertune.records import EpochRecord, Event, Progress
-from foldertune.run import RunFolder, StopRequest
+from foldertune.run import RunFolder
+from foldertune.stopping import StopRequest
 from foldertune.training import loop
 from foldertune.training.checkpoint import State, load_state, save_state
 from foldertune.training.loop import Fitted
 from foldertune.training.trainer import Labelled
 
 NUM_STEPS = 40
-MEASURED = {"elapsed_s", "pictures_per_s"}  # what no two runs have in common
+MEASURED = {"elapsed_s", "pictures_per_s", "waited_share"}  # what no two runs have in common
 
 
 def saved(made: Training) -> State:

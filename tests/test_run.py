@@ -20,7 +20,6 @@ from foldertune.records import Decision, Forecast, Plan
 from foldertune.run import (
     SCHEMA,
     RunFolder,
-    StopRequest,
     environment,
     event,
     fsync_folder,
@@ -30,6 +29,7 @@ from foldertune.run import (
     write_text,
     written_whole,
 )
+from foldertune.stopping import StopRequest
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from folders import invented_pictures
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldertune.data.split import SHARES, assign, split_pictures, units
+from foldertune.data.split import SHARES, assign, fold_of_units, split_pictures, units, with_groups
 from foldertune.records import SPLITS, Dataset, Picture, Split
 
 counts_of_classes = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 60), min_size=2)
@@ -78,6 +78,25 @@ def test_split_pictures_copies_and_groups_stay_on_one_side(pictures: list[Pictur
             if key:
                 sides.setdefault(key, set()).add(picture.split)
     assert {len(found) for found in sides.values()} == {1}
+
+
+@given(tangled(), seeds, st.lists(st.tuples(st.integers(0, 70), st.integers(0, 70)), max_size=20))
+def test_split_pictures_rows_that_show_the_same_stay_on_one_side(
+    pictures: list[Picture], seed: int, copies: list[tuple[int, int]]
+) -> None:
+    pictures[0] = replace(pictures[0], problem="damaged", sha256="")
+    split = split_pictures(dataset_of(pictures), seed=seed, together=copies).pictures
+    for one, other in copies:
+        if 0 < one < len(split) and 0 < other < len(split):  # a row that is not read belongs to nothing
+            assert split[one].split == split[other].split
+
+
+def test_split_pictures_given_splits_keep_their_copies_where_they_are() -> None:
+    pictures = [replace(each, split="test" if each.row < 10 else "train") for each in pictures_of({"a": 20, "b": 20})]
+    split = split_pictures(dataset_of(pictures, "folders"), seed=0, together=[(0, 30), (25, 31)]).pictures
+    assert (split[0].split, {each.split for each in split[:10]}) == ("test", {"test"})
+    assert split[30].split in ("train", "val")
+    assert split[25].split == split[31].split
 
 
 @given(tangled(), seeds, st.randoms(use_true_random=False))
@@ -200,3 +219,50 @@ def test_units_chain_copies_and_groups() -> None:
 
 def test_shares_are_those_of_the_documentation() -> None:
     assert SHARES == {"train": 0.70, "val": 0.15, "test": 0.15}
+
+
+# -------------------------------------------------------------------------------------------------- folds and groups
+
+
+@given(tangled(), st.integers(2, 6), st.lists(st.tuples(st.integers(0, 59), st.integers(0, 59)), max_size=8))
+def test_fold_of_units_gives_every_row_one_fold_and_parts_no_unit(
+    pictures: list[Picture], num_folds: int, together: list[tuple[int, int]]
+) -> None:
+    found = units(pictures, together)
+    folds = fold_of_units(found, num_folds)
+    assert sorted(folds) == list(range(len(pictures)))
+    assert set(folds.values()) <= set(range(num_folds))
+    assert all(len({folds[picture.row] for picture in unit}) == 1 for unit in found)
+
+
+@given(counts_of_classes, st.integers(2, 6))
+def test_fold_of_units_of_single_pictures_spreads_every_class_evenly(counts: dict[str, int], num_folds: int) -> None:
+    pictures = pictures_of(counts)
+    folds = fold_of_units(units(pictures), num_folds)
+    for label in counts:
+        per_fold = Counter(folds[picture.row] for picture in pictures if picture.label == label)
+        assert max(per_fold.values()) - min(per_fold[fold] for fold in range(num_folds)) <= 1, label
+    totals = Counter(folds.values())
+    assert max(totals.values()) - min(totals[fold] for fold in range(num_folds)) <= len(counts)
+
+
+@given(st.lists(st.integers(1, 9), min_size=10, max_size=30))
+def test_fold_of_units_of_groups_is_as_even_as_the_largest_group_allows(sizes: list[int]) -> None:
+    pictures = [replace(each, group=each.label) for each in pictures_of({f"g{at}": n for at, n in enumerate(sizes)})]
+    pictures = [replace(each, label="a") for each in pictures]
+    totals = Counter(fold_of_units(units(pictures), 5).values())
+    assert max(totals.values()) - min(totals[fold] for fold in range(5)) <= max(sizes)
+
+
+@given(tangled(), st.lists(st.tuples(st.integers(0, 70), st.integers(0, 70)), max_size=8))
+def test_with_groups_names_exactly_the_units_of_several_and_keeps_names_that_are_there(
+    pictures: list[Picture], together: list[tuple[int, int]]
+) -> None:
+    found = with_groups(dataset_of(pictures), together)
+    assert [replace(picture, group="") for picture in found.pictures] == [replace(p, group="") for p in pictures]
+    alone = {unit[0].row for unit in units(pictures, together) if len(unit) == 1}
+    for before, after in zip(pictures, found.pictures, strict=True):
+        assert after.group == before.group if before.group else (after.group == "") == (after.row in alone)
+    for unit in units(pictures, together):
+        made = {found.pictures[picture.row].group for picture in unit if not picture.group}
+        assert len(made) <= 1

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainings import COURSE, Training, made_split, thin_network
 
 from foldertune.models.network import Network
-from foldertune.run import StopRequest
+from foldertune.stopping import StopRequest
 from foldertune.training.statistics import adapting_norms, learning_mode, measure_statistics, sample
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from foldertune.data.augment import STRENGTHS, Sampling, augment, draw, extents, strength_of
 from foldertune.models import build
 from foldertune.preprocess import Preprocess
-from foldertune.training.survey import distance, is_grey, upright_share
+from foldertune.training.survey import distance, is_grey, swapped_share, upright_share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,13 +122,38 @@ def test_distance_of_a_network_without_batch_norms_is_none() -> None:
 def test_strength_of_turns_pictures_only_where_they_may_be_and_are_changed(
     augmentation: str, orientation: str, turned: bool
 ) -> None:
-    assert strength_of(augmentation, orientation).quarter_turns == turned
+    assert strength_of({"augmentation": augmentation, "orientation": orientation}).quarter_turns == turned
+
+
+def test_strength_of_leaves_out_what_the_plan_switches_off_and_no_more() -> None:
+    plan = {"augmentation": "standard", "orientation": "upright"}
+    whole = strength_of(plan)
+    assert whole == strength_of({**plan, "flip": True, "hue": True})
+    assert whole.flip
+    assert whole.hue_deg > 0
+    assert strength_of({**plan, "flip": False}) == replace(whole, flip=False)
+    assert strength_of({**plan, "hue": False}) == replace(whole, hue_deg=0.0)
+    assert not strength_of({**plan, "augmentation": "none", "flip": True}).flip
+
+
+def arrows(number: int, *, symmetric: bool = False) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pictures of two classes, bright on the left and bright on the right; or, symmetric, above and below."""
+    random = np.random.default_rng(3)
+    pictures, labels = random.integers(0, 100, (number, 8, 8, 3), np.uint8), np.arange(number) % 2
+    bright = np.swapaxes(pictures, 1, 2) if symmetric else pictures  # a view
+    bright[labels == 0, :, :4] += 120
+    bright[labels == 1, :, 4:] += 120
+    return pictures, labels
+
+
+def test_swapped_share_of_classes_that_mirror_each_other_is_one_and_of_others_none() -> None:
+    assert swapped_share(Quadrants(), *arrows(24)) == 1.0
+    assert swapped_share(Quadrants(), *arrows(24, symmetric=True)) == 0.0
+    assert swapped_share(Brightness(), *arrows(24)) < 0.9  # blind to sides
 
 
 def test_quarter_turns_give_each_of_the_four_about_as_often_and_change_no_pixel_otherwise() -> None:
     """Against numpy's own rot90, pixel by pixel."""
-    from dataclasses import replace
-
     still = replace(STRENGTHS["none"], quarter_turns=True)
     rows = list(range(400))
     affine, colour = draw(still, rows, seed=1, epoch=1, windows=extents([(8, 8)] * len(rows), "crop"))

@@ -23,7 +23,7 @@ from trainings import made_network, thin_network
 from foldertune import cli, team
 from foldertune.errors import InterruptedRunError, SettingsError
 from foldertune.records import plain
-from foldertune.run import StopRequest
+from foldertune.stopping import StopRequest
 from foldertune.team import ALONE, Team
 from foldertune.training.checkpoint import load_state
 from foldertune.training.norm import TeamNorm, share_norms
@@ -50,7 +50,8 @@ def ended(folder: Path, scenario: str, rank: int, *, note: str = "") -> tuple[di
 
 def without_clock(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {name: value for name, value in line.items() if name not in ("elapsed_s", "pictures_per_s")} for line in history
+        {name: value for name, value in line.items() if name not in ("elapsed_s", "pictures_per_s", "waited_share")}
+        for line in history
     ]
 
 

@@ -32,8 +32,8 @@ from foldertune.training.verdict import Verdict
 
 FILES = {
     "run.json", "dataset.csv", "plan.json", "history.jsonl", "events.jsonl", "checkpoints", "model.safetensors",
-    "config.json", "preprocess.json", "labels.txt", "predictions.npz", "golden.npz", "metrics.json", "report.html", "README.md",
-    ".lock",
+    "config.json", "preprocess.json", "labels.txt", "predictions.npz", "predictions.csv", "golden.npz",
+    "unlike.npz", "metrics.json", "look.json", "findings.json", "report.html", "README.md", ".lock",
 }  # fmt: skip
 # float32, because that is how the saved model answers: in bf16 the figures of a run differ from it in the third digit.
 QUICK = TrainSettings(image_size=64, epochs=2, seed=3, device="cpu", precision="float32")
@@ -122,7 +122,7 @@ def test_train_again_with_other_settings_measures_and_prepares_nothing_again(
     again = foldertune.train(photographs, run=place / "third", **other)
     assert entries() == before
     assert {name.partition("-")[0] for name in before} == {
-        "pictures", "canvases", "features", "head", "stock", "looks", "decoding", "survey", "probe",
+        "pictures", "canvases", "features", "head", "stock", "glances", "looks", "decoding", "survey", "probe", "trials", "inputs",
     }  # fmt: skip
     assert read(again.path / "run.json")["probe"] == read(place / "second" / "run.json")["probe"]
     assert again.plan["learning_rate"] == 2e-4
@@ -155,12 +155,16 @@ def test_train_writes_a_plan_with_reasons_and_a_history_and_events(run: foldertu
     assert set(kinds) == {
         "started",
         "looked",
+        "found",
         "weights",
         "planned",
         "baseline",
+        "examined",
         "epoch",
+        "learned",
         "kept",
         "evaluated",
+        "diagnosed",
         "finished",
     }
 

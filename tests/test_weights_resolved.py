@@ -108,7 +108,7 @@ def test_resolve_weights_of_a_published_name_takes_its_facts(
 ) -> None:
     fetched: list[str] = []
 
-    def fetch(facts: WeightsFacts) -> hub.Fetched:
+    def fetch(facts: WeightsFacts, *, download: bool) -> hub.Fetched:
         fetched.append(facts.tag)
         return hub.Fetched(path, "f" * 64, ("said loudly",))
 

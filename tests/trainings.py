@@ -19,7 +19,7 @@ from foldertune.models import build
 from foldertune.models.network import Network
 from foldertune.preprocess import Preprocess
 from foldertune.records import EpochRecord, Event, Picture, Progress
-from foldertune.run import StopRequest
+from foldertune.stopping import StopRequest
 from foldertune.training.loop import Fitted, fit
 from foldertune.training.trainer import Course, Labelled
 

@@ -20,6 +20,7 @@ def main() -> None:
     from foldertune.bench import open_bench
     from foldertune.data.pictures import pack_pictures
     from foldertune.engines import fitting_engine
+    from foldertune.examination import look
     from foldertune.forecast import situation_of
     from foldertune.machine import find_machine, keep_freed_memory
     from foldertune.planning import decide
@@ -32,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:  # a cache in which nothing is found
         os.environ["FOLDERTUNE_CACHE"] = scratch
         weights, machine = finish(journey.find_weights(wish)), find_machine("auto")
-        dataset, _ = finish(journey.look(wish))
+        dataset = finish(look(wish)).dataset
         plan = decide(situation_of(dataset, machine, weights.preprocess), settings)
         bench = open_bench(plan.values(), weights, dataset, machine)
         pictures, cache = dataset.readable, Path(scratch)

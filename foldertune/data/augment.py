@@ -7,9 +7,9 @@ the batch, the number of threads, what was drawn before or which other pictures 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -73,10 +73,15 @@ class Sampling:
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
-def strength_of(augmentation: str, orientation: str) -> Strength:
-    """What a plan's settings ask for."""
-    strength = STRENGTHS[augmentation]
-    return replace(strength, quarter_turns=orientation == "any" and augmentation != "none")
+def strength_of(plan: Mapping[str, Any]) -> Strength:
+    """What a plan's values ask for; plans of earlier versions say nothing of flip and hue."""
+    strength = STRENGTHS[plan["augmentation"]]
+    return replace(
+        strength,
+        quarter_turns=plan["orientation"] == "any" and plan["augmentation"] != "none",
+        flip=strength.flip and plan.get("flip", True),
+        hue_deg=strength.hue_deg if plan.get("hue", True) else 0.0,
+    )
 
 
 def extents(sizes: Sequence[tuple[int, int]], fit: str) -> NDArray[np.float64]:

@@ -15,22 +15,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from foldertune.data.glances import LOOKED_PX, MOST_GLANCES, Glanced, glance
 from foldertune.data.looks import Looks
 from foldertune.data.pack import ahead
 from foldertune.errors import DataError, ImageError
-from foldertune.images import decode_and_size, is_picture_name, read_picture_bytes
+from foldertune.images import decode_with_facts, is_picture_name, read_picture_bytes
 from foldertune.records import SPLITS, Dataset, Picture, Progress, Split, Work
 
 SPLIT_NAMES: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 LABELS_FILE = "labels.csv"
-FEW_PICTURES = 500  # the guide: at least 500 pictures for acceptable results
-FEW_OF_A_CLASS = 20
-STRONG_IMBALANCE = 5  # largest class over smallest
 # What systems leave in folders without being asked: macOS, Windows, Synology, ext4. Names with a leading dot are hidden anyway.
 SYSTEM_NAMES = frozenset(
     ("__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found")
 )
-_CHECK_PX = 256  # a large JPEG is checked at a reduced size: the whole file is still read and decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +41,23 @@ class Found:
     warnings: tuple[str, ...] = ()
 
 
-def scan(folder: Path, *, workers: int, to_learn: bool = True, looks: Looks | None = None) -> Work[Dataset]:
+def scan(
+    folder: Path, *, workers: int, to_learn: bool = True, looks: Looks | None = None, glanced: Glanced | None = None
+) -> Work[Dataset]:
     """Walk the folder, then read and decode every picture once. `workers` threads decode.
 
     Files that have not changed since an earlier run are not read again. looks: for who wants to know how fast it went.
+    glanced: takes the glances of the first pictures that are read.
     Raises DataError where there is nothing to learn from: no folder, no readable picture, fewer than two classes, an empty
     class. With to_learn=False, to measure a model on: only where no picture can be read.
     """
     found = walk(folder, to_learn=to_learn)
     looks, checked = looks or Looks(folder, workers=workers), []
-    for picture in ahead(lambda picture: looks.at(picture, check), found.pictures, workers=workers):
+
+    def checked_by(folder: Path, picture: Picture) -> Picture:
+        return check(folder, picture, glanced)
+
+    for picture in ahead(lambda picture: looks.at(picture, checked_by), found.pictures, workers=workers):
         checked.append(picture)
         if len(checked) % 32 == 0 or len(checked) == len(found.pictures):
             yield Progress("look", len(checked), len(found.pictures))
@@ -62,7 +66,7 @@ def scan(folder: Path, *, workers: int, to_learn: bool = True, looks: Looks | No
     if not to_learn and dataset.readable:
         return dataset
     refuse_unusable(dataset)
-    return replace(dataset, warnings=(*found.warnings, *dataset_warnings(dataset)))
+    return dataset
 
 
 def walk(folder: Path, *, to_learn: bool = True) -> Found:
@@ -81,14 +85,17 @@ def walk(folder: Path, *, to_learn: bool = True) -> Found:
     return replace(found, pictures=numbered)
 
 
-def check(folder: Path, picture: Picture) -> Picture:
-    """The picture with its size and hash, or with its problem."""
+def check(folder: Path, picture: Picture, glanced: Glanced | None = None) -> Picture:
+    """The picture with its size and hash, or with its problem.   glanced: takes its glance, while there is room."""
     try:
         content = read_picture_bytes(folder / picture.path, inside=folder)
-        _, (width, height) = decode_and_size(content, at_least_px=_CHECK_PX)
+        pixels, (width, height), file = decode_with_facts(content, at_least_px=LOOKED_PX)
     except ImageError as error:
         return replace(picture, problem=str(error))
-    return replace(picture, width=width, height=height, sha256=hashlib.sha256(content).hexdigest())
+    sha256 = hashlib.sha256(content).hexdigest()
+    if glanced is not None and len(glanced) < MOST_GLANCES:
+        glanced[sha256] = glance(pixels, file)
+    return replace(picture, width=width, height=height, sha256=sha256)
 
 
 def refuse_unusable(dataset: Dataset) -> None:
@@ -108,46 +115,6 @@ def refuse_unusable(dataset: Dataset) -> None:
         raise DataError(
             f"No picture could be read{where} for {_names(empty)}: {_problems(dataset, empty)}. Add pictures, or remove the folder."
         )
-
-
-def dataset_warnings(dataset: Dataset) -> list[str]:
-    """What should be known before training starts, each with the next step."""
-    counts = dataset.class_counts()
-    total, most, least = sum(counts.values()), max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-    warnings = []
-    if total < FEW_PICTURES:
-        warnings.append(
-            f"{total} pictures are few: expect wide intervals. {FEW_PICTURES} and more give acceptable results, 1,000 per class good ones."
-        )
-    if few := [name for name, count in counts.items() if count < FEW_OF_A_CLASS]:
-        warnings.append(
-            f"{_names(few)} {'has' if len(few) == 1 else 'have'} fewer than {FEW_OF_A_CLASS} pictures; add some, or merge similar classes."
-        )
-    if counts[most] >= STRONG_IMBALANCE * counts[least]:
-        warnings.append(
-            f"The classes are uneven: {most!r} has {counts[most]} pictures, {least!r} {counts[least]}. "
-            "Look at recall per class, not only at accuracy; more pictures of the small classes help most."
-        )
-    return [*warnings, *_label_warnings(dataset)]
-
-
-def _label_warnings(dataset: Dataset) -> list[str]:
-    """Identical files that contradict each other, or that stand on both sides of a given split."""
-    labels: dict[str, set[str]] = {}
-    splits: dict[str, set[str]] = {}
-    for picture in dataset.readable:
-        labels.setdefault(picture.sha256, set()).add(picture.label)
-        splits.setdefault(picture.sha256, set()).add(picture.split or "train")  # a line without a split teaches
-    warnings = []
-    if contradicting := sum(len(found) > 1 for found in labels.values()):
-        warnings.append(
-            f"{contradicting} identical files are filed under more than one class (see the sha256 column of dataset.csv); keep one each."
-        )
-    if leaking := sum("train" in found and len(found) > 1 for found in splits.values()):
-        warnings.append(
-            f"{leaking} training files are identical to files of val or test, which flatters the figures; remove them from one side."
-        )
-    return warnings
 
 
 def _walk_folders(folder: Path, *, to_learn: bool) -> Found:

@@ -93,6 +93,12 @@ def stocked(cache: Path, ware: Ware, names: Sequence[str], make: Make) -> Work[P
     return _joined(parts, names)
 
 
+def lacking(cache: Path, ware: Ware, names: Sequence[str]) -> set[str]:
+    """The names whose records the cache does not have, and `stocked` would ask for."""
+    wanted = {name: place for place, name in reversed(list(enumerate(names)))}
+    return set(names).difference(*(held for _, held in _in_stock(cache, ware, wanted)))
+
+
 def one_after_another(packs: Sequence[Pack]) -> Pack:
     """All records of packs of one shape and type, those of the first pack first."""
     where = [(number, index) for number, pack in enumerate(packs) for index in range(pack.num_records)]

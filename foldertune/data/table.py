@@ -24,7 +24,7 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
     writer = csv.writer(stream)  # its line ending of two characters is what makes it quote each of them inside of names
     writer.writerow(COLUMNS)
     for picture in dataset.pictures:
-        writer.writerow(_guarded(value) for value in (getattr(picture, name) for name in COLUMNS))
+        writer.writerow(guarded(value) for value in (getattr(picture, name) for name in COLUMNS))
     write_text(path, stream.getvalue())
 
 
@@ -70,14 +70,20 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _guarded(value: object) -> str:
+def guarded(value: object) -> str:
+    """Text that no spreadsheet runs as a formula."""
     text = "" if value is None else str(value)
     # The mark itself gets one too, so that it can be taken off again.
     return f"'{text}" if text.startswith((*FORMULA, "'")) else text
 
 
+def unguarded(text: str) -> str:
+    """What `guarded` was given."""
+    return text.removeprefix("'")
+
+
 def _picture(row: Mapping[str, str]) -> Picture:
-    text = {name: row[name].removeprefix("'") for name in COLUMNS}
+    text = {name: unguarded(row[name]) for name in COLUMNS}
     if text["split"] not in ("", *SPLITS):
         raise ValueError(f"split {text['split']!r}")
     return Picture(

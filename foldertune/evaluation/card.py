@@ -142,7 +142,7 @@ def _usage(preprocess: Mapping[str, Any]) -> Iterator[str]:
 def _limits(facts: ReportFacts) -> Iterator[str]:
     yield "## Limits"
     limits = [
-        "It always answers one of its classes, also for a picture that shows none of them.",
+        "A picture that shows none of its classes is often answered as one of them all the same: only some are told as unknown.",
         "The figures hold for pictures like those of the test split: other cameras, places or times may do worse.",
         "Pictures of one object, person or place in several splits make the figures too good.",
         "Not for medical use, and not where a wrong answer can harm somebody.",

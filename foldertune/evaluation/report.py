@@ -10,6 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from foldertune.evaluation.curves import draw_history
+from foldertune.evaluation.faults import Thumbnails, findings_list
 from foldertune.evaluation.figures import (
     classes_table,
     confusion_table,
@@ -19,6 +20,7 @@ from foldertune.evaluation.figures import (
 )
 from foldertune.evaluation.markup import (
     SPACE,
+    between,
     count,
     escape,
     folded,
@@ -28,7 +30,7 @@ from foldertune.evaluation.markup import (
     setting_value,
     table,
 )
-from foldertune.records import EpochRecord, Evaluation, Picture, Plan
+from foldertune.records import EpochRecord, Evaluation, Finding, Picture, Plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +57,8 @@ class ReportFacts:
 
     verdict: which model was kept and by how much, a sentence.   evaluations: by model, "baseline" and perhaps
     "fine-tuned", measured on the test split; kept: the key of one.   num_pictures: readable pictures by split.
-    class_counts: by split, then class; may be empty.   minutes: what the run took.
+    class_counts: by split, then class; may be empty.   data_findings: what is wrong with the pictures, with thumbnails by path.
+    findings: what was wrong with the run.   minutes: what the run took.
     """
 
     title: str
@@ -74,6 +77,9 @@ class ReportFacts:
     environment: Mapping[str, str]
     minutes: float
     class_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    data_findings: tuple[Finding, ...] = ()
+    thumbnails: Thumbnails = field(default_factory=dict)
 
     @property
     def evaluation(self) -> Evaluation:
@@ -82,7 +88,8 @@ class ReportFacts:
 
     @property
     def all_warnings(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([*self.warnings, *self.plan.warnings]))
+        grave = [finding.sentence for finding in (*self.data_findings, *self.findings) if finding.severity == "serious"]
+        return tuple(dict.fromkeys([*grave, *self.warnings, *self.plan.warnings]))
 
 
 def render_report(facts: ReportFacts) -> str:
@@ -125,6 +132,11 @@ def _parts(facts: ReportFacts) -> Iterator[str]:
         lead="Every model is measured once on the test split, which chose nothing. Macro F1 gives each class the same "
         "weight; a lower log loss means more honest probabilities.",
     )
+    yield section(
+        "What went wrong in training",
+        findings_list(facts.findings, {}, "findings.json"),
+        lead="The gravest first, each with the command that mends it.",
+    )
     yield section("Learning", draw_history(facts.history) + _history_table(facts))
     yield section("Classes", classes_table(evaluation), lead=weakest_classes(evaluation))
     yield section(
@@ -136,6 +148,11 @@ def _parts(facts: ReportFacts) -> Iterator[str]:
         "Worst mistakes",
         _gallery(facts),
         lead="Wrong answers of the test split, the most confident first. Some may be wrong labels, not wrong answers.",
+    )
+    yield section(
+        "What was found in the data",
+        findings_list(facts.data_findings, facts.thumbnails, "look.json"),
+        lead="The most important first, each with the command that mends it. The folder itself is never changed.",
     )
     yield section("Data", _data(facts))
     yield section("Settings", _settings(facts))
@@ -171,7 +188,27 @@ def _headline(facts: ReportFacts) -> str:
         f"<p><strong>of {count(found.num_pictures, 'test picture')} {verb} answered correctly.</strong> "
         f"On pictures like these the accuracy lies between {percent(found.accuracy.low)} and "
         f"{percent(found.accuracy.high)}, with 95{SPACE}% confidence.</p>\n"
-        f'<p class="verdict">{escape(facts.verdict)}</p>\n<dl class="tiles">{shown}</dl>\n</section>'
+        f'{_leaks(found)}{_again(found)}<p class="verdict">{escape(facts.verdict)}</p>\n<dl class="tiles">{shown}</dl>\n</section>'
+    )
+
+
+def _leaks(found: Evaluation) -> str:
+    """What the accuracy is without the pictures that stand in two splits."""
+    if found.without_leaks is None:
+        return ""
+    others = f"Without the {count(found.num_leaked, 'test picture')} that {'is' if found.num_leaked == 1 else 'are'} also in another split"
+    return f"<p>{others} it is {percent(found.without_leaks.value)} ({between(found.without_leaks)}).</p>\n"
+
+
+def _again(found: Evaluation) -> str:
+    """What cross-validation adds where classes have few test pictures."""
+    again = found.cross_validation
+    if again is None:
+        return ""
+    return (
+        f"<p>Some classes have few test pictures. Cross-validated on all {count(again.num_pictures, 'picture')} "
+        f"({again.num_repeats} times {again.num_folds} folds), the head alone answers {percent(again.accuracy.value)} correctly, "
+        f"with a 95{SPACE}% interval of {between(again.accuracy)}.</p>\n"
     )
 
 

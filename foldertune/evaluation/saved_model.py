@@ -16,6 +16,8 @@ from foldertune.engines.openvino import COMPILED, OpenVinoEngine, compiled_for
 from foldertune.engines.shelf import Shelf, shelf_key
 from foldertune.errors import FoldertuneError, MissingError, WorkFailedError
 from foldertune.evaluation.golden import Golden, read_golden, refuse_other_answers
+from foldertune.evaluation.standards import NO_STANDARDS, Standards, read_standards
+from foldertune.evaluation.unlike import NOTHING_UNLIKE, Unlike, read_unlike
 from foldertune.models.config import read_config
 from foldertune.preprocess import Preprocess
 from foldertune.run import RunFolder, read_json
@@ -39,6 +41,8 @@ class SavedModel:
     preprocess: Preprocess
     golden: Golden | None
     shelf: Shelf
+    standards: Standards = NO_STANDARDS
+    unlike: Unlike = NOTHING_UNLIKE
 
     def form(self) -> Form:
         """The network as numbers, read anew."""
@@ -59,7 +63,9 @@ def read_saved_model(folder: Path) -> SavedModel:
     classes = config.label_names or tuple(str(number) for number in range(config.num_classes))
     key = shelf_key(run.model, model=config.model, num_classes=config.num_classes, preprocess=preprocess.to_dict())
     golden = read_golden(run.golden, num_classes=len(classes), side=preprocess.image_size)
-    return SavedModel(run, config.model, classes, preprocess, golden, Shelf(key, num_bytes=run.model.stat().st_size))
+    shelf = Shelf(key, num_bytes=run.model.stat().st_size)
+    standards, unlike = read_standards(config.ours, run.config), read_unlike(run.unlike, num_classes=len(classes))
+    return SavedModel(run, config.model, classes, preprocess, golden, shelf, standards, unlike)
 
 
 def open_saved(

@@ -23,9 +23,9 @@ Identity = tuple[int, int, int] | None
 
 
 def warm_model(folder: Path, *, engine: str, precision: str) -> Predictor:
-    """The model, opened once for as long as its files stay as they are. Raises what `opening` does."""
+    """The model, opened once for as long as its files stay as they are; it answers always. Raises what `opening` does."""
     run = RunFolder(folder)
-    files = (run.model, run.config, run.preprocess, run.golden)  # all that `read_saved_model` reads
+    files = (run.model, run.config, run.preprocess, run.golden, run.unlike)  # all that `read_saved_model` reads
     with _OPENING:
         return _opened(folder.resolve(), engine, precision, tuple(_identity(file) for file in files))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,22 @@ from foldertune.models.catalog import model_facts
 from foldertune.preprocess import Preprocess
 
 MAX_BYTES = 10_000_000  # 100,000 long label names fit
+OURS = "foldertune"  # the key of what timm does not know, and passes over
 CROP_MODES = {"crop": "center", "squash": "squash", "letterbox": "border"}  # our `fit` in timm's words
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What a config.json says. preprocess None: it says nothing; label_names empty: the classes have no names."""
+    """What a config.json says. preprocess None: it says nothing; label_names empty: the classes have no names.
+
+    ours: what Foldertune wrote beside timm's keys, unchecked.
+    """
 
     model: str
     num_classes: int
     label_names: tuple[str, ...]
     preprocess: Preprocess | None
+    ours: Mapping[str, Any] = field(default_factory=dict)
 
 
 def config_for(model: str, *, classes: Sequence[str], preprocess: Preprocess) -> dict[str, Any]:
@@ -80,7 +85,10 @@ def read_config(path: Path) -> ModelConfig:
         raise SettingsError(f"The label_names in {path} are no list of names. Mend it, or move it away.")
     if len(label_names) not in (0, num_classes):
         raise SettingsError(f"{path} contradicts itself: {num_classes} classes and {len(label_names)} label names.")
-    return ModelConfig(names[architecture], num_classes, tuple(label_names), _preprocess(path, details))
+    ours = content.get(OURS)
+    if not isinstance(ours, dict | None):
+        raise SettingsError(f"The key {OURS} in {path} holds no table. Mend it, or take it out.")
+    return ModelConfig(names[architecture], num_classes, tuple(label_names), _preprocess(path, details), ours or {})
 
 
 def _preprocess(path: Path, details: Mapping[str, Any]) -> Preprocess | None:

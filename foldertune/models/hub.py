@@ -56,8 +56,8 @@ def sha256_of(path: Path) -> str:
         ) from error
 
 
-def fetch(facts: WeightsFacts) -> Fetched:
-    """The weights file, downloaded where it is not here yet.
+def fetch(facts: WeightsFacts, *, download: bool = True) -> Fetched:
+    """The weights file, downloaded where it is not here yet and may be.
 
     Raises MissingError where it cannot be had (no network, offline switch, the hub refuses), with the address, the
     place to put it and the two other ways; DataError where its content is wrong; WorkFailedError for a full disk.
@@ -75,8 +75,9 @@ def fetch(facts: WeightsFacts) -> Fetched:
             raise DataError(_wrong(facts, here, found, expected))
         here.resolve().unlink()
         notes.append(f"The cached file of {facts.tag} was damaged (sha256 {found[:12]}…) and was fetched again.")
-    if constants.HF_HUB_OFFLINE:
-        raise MissingError(_missing(facts, "HF_HUB_OFFLINE forbids fetching them"))
+    if constants.HF_HUB_OFFLINE or not download:
+        why = "HF_HUB_OFFLINE forbids fetching them" if download else "they are not on this machine yet"
+        raise MissingError(_missing(facts, why))
     path, found = _download(facts, expected)
     return Fetched(path, found, (*notes, *_noted(facts, found, expected)))
 

@@ -46,11 +46,12 @@ class ResolvedWeights:
     licence: str
 
 
-def resolve_weights(weights: str, model: str) -> ResolvedWeights:
+def resolve_weights(weights: str, model: str, *, download: bool = True) -> ResolvedWeights:
     """What `--weights` means for a model, fetched where needed; nothing is loaded yet.
 
     weights: "imagenet" (the model's first published weights), a tag, a path to a .safetensors file or to a folder with
-    model.safetensors, or "random". Raises SettingsError for what is none of these, MissingError for what cannot be had,
+    model.safetensors, or "random".   download: False takes only what is on this machine already.
+    Raises SettingsError for what is none of these, MissingError for what cannot be had,
     DataError for a file that is damaged or a pickle.
     """
     facts = model_facts(model)
@@ -62,7 +63,7 @@ def resolve_weights(weights: str, model: str) -> ResolvedWeights:
         if is_default or weights in (published.tag, published.repository, published.repository.partition("/")[2]):
             from foldertune.models.hub import fetch
 
-            fetched = fetch(published)
+            fetched = fetch(published, download=download)
             return ResolvedWeights(
                 published.tag, fetched.path, published.preprocess, fetched.sha256, fetched.notes, published.licence
             )

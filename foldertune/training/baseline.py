@@ -17,6 +17,7 @@ from foldertune.preprocess import Preprocess
 from foldertune.records import SPLITS, Dataset, Event, Picture, Split, Work
 from foldertune.training.features import Extraction
 from foldertune.training.head import FITTING, Head, fit_head
+from foldertune.training.trials import NO_TRIALS, Features, Trials
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,10 +50,11 @@ def prepare_material(dataset: Dataset, preprocess: Preprocess, *, cache: Path, w
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """head: fitted on the training pictures.   logits: (N, K) by split."""
+    """head: fitted on the training pictures.   logits: (N, K) by split.   trials: what its features tell beside."""
 
     head: Head
     logits: Mapping[Split, NDArray[np.float32]]
+    trials: Trials = NO_TRIALS
 
     def accuracy(self, split: Split, labels: NDArray[np.int64]) -> float | None:
         return float((self.logits[split].argmax(1) == labels).mean()) if len(labels) else None
@@ -116,6 +118,14 @@ def kept_head(fit: Callable[[], Head], *, shape: HeadShape, key: str, cache: Pat
     strength, loss, accuracy = facts.tolist()
     tensors = torch.from_numpy(weight), torch.from_numpy(bias)
     return Head(*tensors, strength, loss, accuracy, probabilities.astype(np.float32))
+
+
+def all_features(material: Material, extraction: Extraction) -> Work[Features]:
+    """Frozen features of every readable picture."""
+    values: dict[Split, NDArray[np.float32]] = {}
+    for split in SPLITS:
+        values[split] = yield from extraction.features(material.pictures[split], material.packs[split])
+    return Features(values, material.labels, len(material.dataset.classes))
 
 
 def head_logits(head: Head, split: Split, material: Material, extraction: Extraction) -> Work[NDArray[np.float32]]:

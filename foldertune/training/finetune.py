@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from foldertune.run import event
 from foldertune.team import ALONE, Team
 from foldertune.training.baseline import Material
 from foldertune.training.blend import blend
+from foldertune.training.examine import answers_plain, moved_shares
 from foldertune.training.features import Extraction, Seen
 from foldertune.training.loop import Fitted, fit
 from foldertune.training.statistics import adapting_norms, measure_statistics, sample
@@ -31,10 +32,11 @@ from foldertune.training.trainer import Course, Labelled, autocast
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from foldertune.models.network import Network
     from foldertune.preprocess import Preprocess
-    from foldertune.run import StopRequest
+    from foldertune.stopping import StopRequest
 
 # The lowest stage that learns, by the plan's word. Of "head" only the probe makes use.
 FIRST_STAGE = {"all": 0, "upper": 4, "head": 5}
@@ -87,11 +89,14 @@ def fine_tune(
     place.network.load_state_dict(fitted.tensors, strict=False)
     if not _settled(place.network, train, course, stop):
         raise _interrupted(folder, stop)
-    if plan["blend"] and team.is_first:
-        start = load_file(place.baseline)
+    if not team.is_first:
+        return fitted
+    start = load_file(place.baseline)
+    yield _learned(place, train, course, start)
+    if plan["blend"]:
 
         def logits() -> NDArray[np.float32]:
-            found = _logits(place.network, val, course, stop)
+            found = validation_logits(place.network, val, course, stop)
             if found is None:
                 raise _interrupted(folder, stop)
             return found
@@ -99,6 +104,22 @@ def fine_tune(
         share = blend(place.network, start, logits, val.labels)
         yield event("blended", share=share)
     return fitted
+
+
+def _learned(place: Workplace, train: Labelled, course: Course, start: Mapping[str, Tensor]) -> Event:
+    """How far each stage has moved from where it began, and what the network says of what it learned from, as it is."""
+    network = place.network
+    plain = train.unchanged or PictureSource(place.material.packs["train"], place.preprocess, device=course.device)
+    with autocast(course):
+        loss, accuracy, number = answers_plain(network, plain, train.labels, seed=course.seed)
+    return event(
+        "learned",
+        moved=moved_shares(network, start),
+        first_learning=max(course.first_stage, course.first_learning),
+        plain_loss=loss,
+        plain_accuracy=accuracy,
+        num_plain=number,
+    )
 
 
 def _interrupted(folder: Path, stop: StopRequest) -> InterruptedRunError:
@@ -119,7 +140,7 @@ def _settled(network: Network, train: Labelled, course: Course, stop: StopReques
         return measure_statistics(network, norms, source, places, stop=stop, team=course.team)
 
 
-def _logits(network: Network, val: Labelled, course: Course, stop: StopRequest) -> NDArray[np.float32] | None:
+def validation_logits(network: Network, val: Labelled, course: Course, stop: StopRequest) -> NDArray[np.float32] | None:
     """(N, K): what the network says of the validation pictures, in the precision of training. None if asked to stop."""
     parts = [np.zeros((0, network.num_classes), np.float32)]
     network.eval()
@@ -138,9 +159,7 @@ def training_source(place: Workplace, plan: Plan, course: Course, below: Extract
     labels = place.material.labels["train"]
     if below is not None:
         pictures = place.material.pictures["train"]
-        seen = Seen(
-            strength_of(plan["augmentation"], plan["orientation"]), course.seed, canvas_size(pictures, place.preprocess)
-        )
+        seen = Seen(strength_of(plan.values()), course.seed, canvas_size(pictures, place.preprocess))
         pack = yield from below.views(
             pictures, lambda: _canvas_source(place, plan, course), seen=seen, num_views=plan["views"]
         )
@@ -155,7 +174,7 @@ def _canvas_source(place: Workplace, plan: Plan, course: Course) -> Work[CanvasS
     canvases = yield from pack_canvases(
         place.material.dataset.folder, pictures, preprocess, cache=place.cache, workers=plan["workers"]
     )
-    strength = strength_of(plan["augmentation"], plan["orientation"])
+    strength = strength_of(plan.values())
     smaller = preprocess.with_changes(image_size=plan["train_size"])
     return CanvasSource(canvases, pictures, smaller, strength=strength, seed=course.seed, device=course.device)
 

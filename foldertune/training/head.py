@@ -51,15 +51,25 @@ class Head:
     probabilities: NDArray[np.float32]
 
 
-def fit_head(features: NDArray[np.float32], labels: NDArray[np.int64], *, num_classes: int, seed: int) -> Head:
-    """Features (N, D), labels (N,) in [0, num_classes). Raises WorkFailedError where a feature is not finite."""
+def fit_head(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    num_classes: int,
+    seed: int,
+    folds: NDArray[np.int64] | None = None,
+) -> Head:
+    """Features (N, D), labels (N,) in [0, num_classes). Raises WorkFailedError where a feature is not finite.
+
+    folds: (N,) in [0, 5), where some pictures must not be parted; else drawn by the seed.
+    """
     if not np.isfinite(features).all():
         raise WorkFailedError("The frozen network gives features that are not finite. Take other --weights.")
     mean, scale = features.mean(0), float(features.std(0).mean()) or 1.0
     x, y = torch.from_numpy(np.ascontiguousarray((features - mean) / scale)), torch.from_numpy(labels)
     axes = principal_axes(x)
     z, work = _with_ones(x @ axes), x.numel() * num_classes
-    folds = stratified_folds(labels, NUM_FOLDS, seed=seed)
+    folds = stratified_folds(labels, NUM_FOLDS, seed=seed) if folds is None else folds
     tried = range(NUM_FOLDS if work < _MANY else 1)
     held_out = np.stack([folds == fold for fold in tried if 0 < (folds == fold).sum() < len(x)] or [folds < 0])
     some = held_out if len(x) < _ENOUGH else held_out[:2]
@@ -78,6 +88,51 @@ def fit_head(features: NDArray[np.float32], labels: NDArray[np.int64], *, num_cl
     accuracy = float((probabilities[seen].argmax(1) == labels[seen]).mean()) if seen.any() else 0.0
     bias = fitted[-1] - weight @ torch.from_numpy(mean)
     return Head(weight.contiguous(), bias, best, _log_loss(probabilities, labels), accuracy, probabilities)
+
+
+def refit_head(
+    features: NDArray[np.float32], labels: NDArray[np.int64], *, num_classes: int, strength: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(weight (K, D), bias (K,)) fitted at a strength that is known, as `fit_head` would; to compare, not to keep."""
+    mean, scale = features.mean(0), float(features.std(0).mean()) or 1.0
+    x, y = torch.from_numpy(np.ascontiguousarray((features - mean) / scale)), torch.from_numpy(labels)
+    everything = torch.ones(len(x), 1, dtype=torch.bool)
+    with _cores(1 if x.numel() * num_classes < _FEW else torch.get_num_threads()):
+        axes = principal_axes(x)
+        start, z = torch.zeros(axes.shape[1] + 1, 1, num_classes), _with_ones(x @ axes)
+        fitted = _minimise(z, y, inside=everything, strength=strength, start=start, tolerance=_TO_COMPARE)[:, 0]
+    weight = (axes @ fitted[:-1]).T / scale
+    return weight.numpy(), (fitted[-1] - weight @ torch.from_numpy(mean)).numpy()
+
+
+def refit_folds(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    *,
+    num_classes: int,
+    strength: float,
+    untaught: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """Probabilities (R, N, K), each row from a head that was fitted on the other folds.   folds: (R, N), one row for each repeat.
+
+    untaught: (N,), pictures that are judged and never learned from.
+    """
+    left_out = np.zeros(len(labels), np.bool_) if untaught is None else untaught
+    mean, scale = features.mean(0), float(features.std(0).mean()) or 1.0
+    x, y = torch.from_numpy(np.ascontiguousarray((features - mean) / scale)), torch.from_numpy(labels)
+    found = []
+    with _cores(1 if x.numel() * num_classes < _FEW else torch.get_num_threads()):
+        z = _with_ones(x @ principal_axes(x))  # of all rows: they know no labels, and each fold's own lie in their span
+        for repeat in folds:
+            held_out = np.stack([repeat == fold for fold in np.unique(repeat)])
+            start, inside = (
+                torch.zeros(z.shape[1], len(held_out), num_classes),
+                torch.from_numpy(~(held_out | left_out).T),
+            )
+            fitted = _minimise(z, y, inside=inside, strength=strength, start=start, tolerance=_TO_COMPARE)
+            found.append(_out_of_fold(z, fitted, held_out))
+    return np.stack(found)
 
 
 def _best_strength(z: Tensor, y: Tensor, *, held_out: NDArray[np.bool_], num_classes: int) -> tuple[float, Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foldertune.data.loader import SharedSource, batches_ahead, epoch_order, on_device
-from foldertune.errors import InterruptedRunError, WorkFailedError
+from foldertune.errors import DivergedError, InterruptedRunError
 from foldertune.records import EpochRecord, Event, Progress
 from foldertune.run import event
 from foldertune.training.checkpoint import load_state, remove_unfinished, save_state
@@ -27,8 +27,10 @@ from foldertune.training.optimizer import set_rate
 from foldertune.training.trainer import Account, Course, Labelled, Trainer
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from foldertune.models.network import Network
-    from foldertune.run import StopRequest
+    from foldertune.stopping import StopRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Fitted:
 
 _OF_A_STEP = ("The loss", "The gradient")  # what every step is judged by
 
+Batch = tuple["NDArray[np.int64]", Tensor]  # places and the network's input
 Steps = Generator[Progress | EpochRecord | Event, None, Fitted]
 
 
@@ -48,7 +51,7 @@ def fit(network: Network, course: Course, train: Labelled, val: Labelled, *, fol
     """Train, yielding a Progress per step (in pictures) and an EpochRecord per epoch; returns the best validated weights.
 
     Goes on from the newest complete state in `folder`. Ends early at the deadline, or when validation has not improved for
-    `early_stop` validations. Raises InterruptedRunError with the state saved, and WorkFailedError at the first number that is
+    `early_stop` validations. Raises InterruptedRunError with the state saved, and DivergedError at the first number that is
     not finite, which it names.
     """
     trainer, team = Trainer(network, course, train), course.team
@@ -64,8 +67,10 @@ def fit(network: Network, course: Course, train: Labelled, val: Labelled, *, fol
         trainer.learning_mode()
         balanced = course.imbalance == "sampling"
         order = epoch_order(train.labels, seed=course.seed, epoch=account.epoch, balanced=balanced)
-        batches = batches_ahead(
-            source, order, course.batch_size, epoch=account.epoch, start=account.place, workers=course.workers
+        batches = Awaited(
+            batches_ahead(
+                source, order, course.batch_size, epoch=account.epoch, start=account.place, workers=course.workers
+            )
         )
 
         for places, x in batches:
@@ -96,8 +101,8 @@ def fit(network: Network, course: Course, train: Labelled, val: Labelled, *, fol
             yield Progress("train", (account.epoch - 1) * len(order) + account.place, total)
 
         if account.place:  # else the time was over before the first step
-            rate = _rate(account.place - epoch_start, epoch_began)
-            yield _close_epoch(trainer, val, began=began, rate=rate, folder=folder, stop=stop)
+            pace = _pace(account.place - epoch_start, epoch_began, batches)
+            yield _close_epoch(trainer, val, began=began, pace=pace, folder=folder, stop=stop)
 
     account.elapsed_s = time.monotonic() - began
     _save(trainer, folder)  # what follows a finished training may be interrupted too
@@ -105,13 +110,13 @@ def fit(network: Network, course: Course, train: Labelled, val: Labelled, *, fol
 
 
 def _note(trainer: Trainer, folder: Path, *, everything: bool = False) -> None:
-    """Put into the account what is known of the steps; raises WorkFailedError at the first number that is not finite."""
+    """Put into the account what is known of the steps; raises DivergedError at the first number that is not finite."""
     for reading in trainer.meter.readings(everything=everything):
         for what, value in zip(_OF_A_STEP, (reading.loss, reading.norm), strict=True):
             skipped = what == _OF_A_STEP[1] and trainer.course.precision == "fp16"
             if not math.isfinite(value) and not skipped:
                 raise _not_finite(what, trainer, folder, step=reading.step)
-        trainer.account.add(reading)
+        trainer.account.add(reading, clip_norm=trainer.course.clip_norm)
 
 
 def _restored(trainer: Trainer, folder: Path) -> Generator[Event, None, None]:
@@ -151,7 +156,7 @@ def history_of(account: Account) -> list[EpochRecord]:
 
 
 def _close_epoch(
-    trainer: Trainer, val: Labelled, *, began: float, rate: float, folder: Path, stop: StopRequest
+    trainer: Trainer, val: Labelled, *, began: float, pace: Pace, folder: Path, stop: StopRequest
 ) -> EpochRecord:
     """Validate where it is due, note the epoch, and set the account to the start of the next one."""
     account, course, team = trainer.account, trainer.course, trainer.team
@@ -185,13 +190,16 @@ def _close_epoch(
         val_accuracy=accuracy,
         learning_rate=course.learning_rate * trainer.schedule.factor(max(0, account.step - 1)),
         gradient_norm=account.largest_norm,
-        pictures_per_s=rate,
+        pictures_per_s=pace.pictures_per_s,
         elapsed_s=account.elapsed_s,
         best=best,
+        first_loss=account.first_loss,
+        highest_loss=account.highest_loss,
+        clipped_share=account.num_clipped / max(1, account.num_readings),
+        waited_share=pace.waited_share,
     )
     account.history.append(asdict(record))
-    account.epoch, account.place = account.epoch + 1, 0
-    account.loss_sum, account.correct, account.largest_norm = 0.0, 0, 0.0
+    account.begin_epoch()
     return record
 
 
@@ -220,7 +228,7 @@ def _save(trainer: Trainer, folder: Path) -> None:
     save_state(folder, trainer.state())
 
 
-def _not_finite(what: str, trainer: Trainer, folder: Path, *, step: int) -> WorkFailedError:
+def _not_finite(what: str, trainer: Trainer, folder: Path, *, step: int) -> DivergedError:
     """Save the state before the step that failed, if its weights are still whole, and say what happened."""
     trainer.go_back()
     account, course = trainer.account, trainer.course
@@ -235,7 +243,7 @@ def _not_finite(what: str, trainer: Trainer, folder: Path, *, step: int) -> Work
         saved_step = saved.step if saved else 0
     kept = f"Step {saved_step:,} is saved." if saved_step else "The baseline is saved."
     total = trainer.steps_per_epoch * course.epochs
-    return WorkFailedError(
+    return DivergedError(
         f"{what} stopped being finite at step {step:,} of {total:,} (step {account.last_step:,}: loss "
         f"{account.last_loss:.4g}, gradient norm {account.last_norm:.4g}). {kept} "
         f"The learning rate is {course.learning_rate:g}: start a new run with a lower one, such as {course.learning_rate / 10:g}."
@@ -254,5 +262,30 @@ def _interrupted(trainer: Trainer, folder: Path, stop: StopRequest) -> Interrupt
     )
 
 
-def _rate(pictures: int, began: float) -> float:
-    return pictures / max(1e-9, time.monotonic() - began)
+class Awaited:
+    """Batches, and the seconds that went by while the next one was waited for."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches, self.waited_s = batches, 0.0
+
+    def __iter__(self) -> Awaited:
+        return self
+
+    def __next__(self) -> Batch:
+        asked = time.monotonic()
+        batch = next(self._batches)
+        self.waited_s += time.monotonic() - asked
+        return batch
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast an epoch went, or the part of it after an interruption."""
+
+    pictures_per_s: float
+    waited_share: float
+
+
+def _pace(pictures: int, began: float, batches: Awaited) -> Pace:
+    passed = max(1e-9, time.monotonic() - began)
+    return Pace(pictures / passed, min(1.0, batches.waited_s / passed))

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foldertune.diagnosing import diagnose_run, diagnosed, findings_document
 from foldertune.engines import make_engine
 from foldertune.engines.form import form_of
+from foldertune.evaluation.answer_table import answer_rows, write_answer_table
+from foldertune.evaluation.assessment import Answered, assess
 from foldertune.evaluation.card import render_card
+from foldertune.evaluation.faults import NUM_SHOWN
 from foldertune.evaluation.golden import NUM_GOLDEN, Golden, write_golden
-from foldertune.evaluation.metrics import evaluate_probabilities, fit_temperature, softmax, worst_mistakes
+from foldertune.evaluation.metrics import fit_temperature, softmax, wilson_interval, worst_mistakes
+from foldertune.evaluation.refusal import fit_refusal
 from foldertune.evaluation.report import Mistake, ReportFacts, render_report, thumbnail
-from foldertune.models.config import config_for
-from foldertune.records import SPLITS, EpochRecord, Evaluation, Plan, Progress, Split, Work, plain
-from foldertune.run import RunFolder, environment, write_json, write_text, written_whole
+from foldertune.evaluation.standards import Standards, standards_document
+from foldertune.evaluation.two_classes import chosen_lines
+from foldertune.evaluation.unlike import Unlike, chosen_kind, fit_unlike, write_unlike
+from foldertune.models.config import OURS, config_for
+from foldertune.records import (
+    SPLITS,
+    EpochRecord,
+    Evaluation,
+    Event,
+    Evidence,
+    Finding,
+    Plan,
+    Progress,
+    Split,
+    Work,
+    plain,
+)
+from foldertune.run import RunFolder, environment, read_json, write_json, write_text, written_whole
 from foldertune.training.baseline import Material
+from foldertune.training.trials import NO_TRIALS, Trials
 from foldertune.training.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -69,32 +90,86 @@ def write_model_facts(run: RunFolder, plan: Plan, classes: Sequence[str], prepro
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """probabilities of the kept model by split, evaluations by model and split, and the verdict."""
+    """probabilities of the kept model by split, evaluations by model and split, the verdict, and what validation fixed for the kept one.
+
+    refused: by split, (N,), the pictures that are unlike what the kept model learned.
+    """
 
     probabilities: Logits
     evaluations: Mapping[str, Mapping[Split, Evaluation]]
     verdict: Verdict
+    standards: Standards
+    unlike: Unlike
+    refused: Mapping[Split, NDArray[np.bool_]]
 
 
-def measure(material: Material, logits: Mapping[str, Logits], verdict: Verdict) -> Result:
-    """Every model on every split that it has logits for, each at the temperature that suits it on validation."""
-    classes = material.dataset.classes
-    probabilities = {
-        model: {
-            split: softmax(values / _temperature(model, by_split, material, verdict))
-            for split, values in by_split.items()
-        }
+def measure(
+    material: Material,
+    logits: Mapping[str, Logits],
+    verdict: Verdict,
+    *,
+    trials: Trials = NO_TRIALS,
+    leaked: Collection[str] = (),
+) -> Result:
+    """Every model on every split that it has logits for, each at the temperature that suits it on validation.
+
+    trials: what the frozen features told beside; its cross-validation is part of every record of the test pictures.
+    leaked: paths of pictures that stand in two splits; test pictures among them are also left out for a second accuracy.
+    """
+    temperatures = {model: _temperature(model, by_split, material, verdict) for model, by_split in logits.items()}
+    probabilities: dict[str, dict[Split, NDArray[np.float32]]] = {
+        model: {split: softmax(values / temperatures[model]) for split, values in by_split.items()}
         for model, by_split in logits.items()
     }
-    evaluations: dict[str, dict[Split, Evaluation]] = {
-        model: {
-            split: evaluate_probabilities(shares, material.labels[split], classes=classes, split=split)
-            for split, shares in by_split.items()
-            if len(shares)
-        }
+    standards = {
+        model: _standards(by_split["val"], material.labels["val"], temperatures[model])
         for model, by_split in probabilities.items()
     }
-    return Result(probabilities[verdict.kept], evaluations, verdict)
+    kept = {split: values / verdict.temperature for split, values in logits[verdict.kept].items()}
+    kind = chosen_kind(trials.aurocs)
+    unlike = fit_unlike(kept["val"], material.labels["val"], kind=kind, aurocs=trials.aurocs)
+    refused = {split: unlike.above(values) for split, values in kept.items()}
+
+    def assessed(model: str, split: Split) -> Evaluation:
+        # What was chosen on validation pictures says nothing on themselves.
+        held = standards[model] if split != "val" else Standards(temperature=temperatures[model])
+        found = Answered(
+            probabilities[model][split], material.labels[split], material.pictures[split], softmax(logits[model][split]),
+            refused[split] if model == verdict.kept else None,
+        )  # fmt: skip
+        evaluation = assess(found, classes=material.dataset.classes, split=split, standards=held)
+        if split != "test":
+            return evaluation
+        evaluation = replace(evaluation, cross_validation=trials.again)
+        return _without_leaks(evaluation, found, leaked)
+
+    evaluations = {
+        model: {split: assessed(model, split) for split, values in by_split.items() if len(values)}
+        for model, by_split in logits.items()
+    }
+    return Result(probabilities[verdict.kept], evaluations, verdict, standards[verdict.kept], unlike, refused)
+
+
+def _without_leaks(evaluation: Evaluation, found: Answered, leaked: Collection[str]) -> Evaluation:
+    """The record with the accuracy on the pictures that stand in one split only."""
+    clean = np.array([picture.path not in leaked for picture in found.pictures], np.bool_)
+    if clean.all() or not clean.any():
+        return evaluation
+    right = found.probabilities.argmax(1) == found.labels
+    without = wilson_interval(int(right[clean].sum()), int(clean.sum()))
+    return replace(evaluation, num_leaked=int((~clean).sum()), without_leaks=without)
+
+
+def leaked_paths(run: RunFolder) -> set[str]:
+    """Pictures that stand in two splits, as the look at the folder found."""
+    rows = [row for each in read_data_findings(run) if each.kind == "split_leak" for row in each.evidence]
+    return {path for row in rows for path in (row.path, row.other)}
+
+
+def _standards(probabilities: NDArray[np.float32], labels: NDArray[np.int64], temperature: float) -> Standards:
+    """What validation fixes. probabilities: (N, K) of the validation pictures, at that temperature."""
+    lines = chosen_lines(probabilities, labels) if probabilities.shape[1] == 2 else {}
+    return Standards(fit_refusal(probabilities, labels), lines, temperature)
 
 
 def _temperature(model: str, logits: Logits, material: Material, verdict: Verdict) -> float:
@@ -108,13 +183,21 @@ def summary(result: Result) -> dict[str, Any]:
 
 def write(
     run: RunFolder, material: Material, plan: Plan, result: Result, *, history: list[EpochRecord], minutes: float
-) -> None:
-    """metrics.json, predictions.npz, report.html and README.md of a run."""
+) -> Event:
+    """What a run leaves beside its weights: figures, predictions, findings, report, card, and what the model needs to refuse answers.
+
+    Returns what is told of the findings.
+    """
+    write_unlike(run.unlike, result.unlike)
+    write_json(run.config, {**read_json(run.config), OURS: standards_document(result.standards)})
     write_json(run.metrics, {"kept": result.verdict.kept, "verdict": result.verdict, "evaluations": result.evaluations})
     _write_predictions(run, material, result)
+    causes = diagnose_run(run)
+    write_json(run.findings, findings_document(causes))
     if "test" not in result.evaluations[result.verdict.kept]:
-        return
+        return diagnosed(causes)
     facts = report_facts(run, material, plan, result, history=history, minutes=minutes)
+    facts = replace(facts, findings=tuple(cause.finding for cause in causes))
     run_facts = run.open()
     write_text(run.report, render_report(facts))
     source = run_facts["weights"]["source"]
@@ -124,6 +207,7 @@ def write(
         licence=run_facts["weights"]["licence"], preprocess=_read_preprocess(run),
     )  # fmt: skip
     write_text(run.card, card)
+    return diagnosed(causes)
 
 
 def report_facts(
@@ -148,7 +232,29 @@ def report_facts(
         environment=environment(),
         minutes=minutes,
         class_counts={split: dataset.class_counts(split) for split in SPLITS},
+        data_findings=(found := read_data_findings(run)),
+        thumbnails=_thumbnails(material, found),
     )
+
+
+def read_data_findings(run: RunFolder) -> tuple[Finding, ...]:
+    """What look.json holds; nothing for runs of versions that wrote none."""
+    if not run.look.exists():
+        return ()
+    return tuple(
+        Finding(**{**row, "evidence": tuple(Evidence(**each) for each in row["evidence"])})
+        for row in read_json(run.look)["findings"]
+    )
+
+
+def _thumbnails(material: Material, findings: Sequence[Finding]) -> dict[str, bytes]:
+    """Those of the pictures that the report shows of each finding."""
+    places = {
+        picture.path: (split, place) for split in SPLITS for place, picture in enumerate(material.pictures[split])
+    }
+    paths = {path for each in findings for row in each.evidence[:NUM_SHOWN] for path in (row.path, row.other)}
+    found = {path: places[path] for path in sorted(paths) if path in places}
+    return {path: thumbnail(material.packs[split].read([place])[0]) for path, (split, place) in found.items()}
 
 
 def _mistakes(material: Material, result: Result) -> list[Mistake]:
@@ -168,7 +274,7 @@ def _mistakes(material: Material, result: Result) -> list[Mistake]:
 
 
 def _write_predictions(run: RunFolder, material: Material, result: Result) -> None:
-    """Rows (N,), split (N,), labels (N,), probabilities (N, K): the row numbers are those of dataset.csv."""
+    """Rows (N,), split (N,), labels (N,), probabilities (N, K): the row numbers are those of dataset.csv. And the same as a table."""
     splits = [split for split in SPLITS if split in result.probabilities]
     with written_whole(run.predictions) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(
@@ -178,10 +284,15 @@ def _write_predictions(run: RunFolder, material: Material, result: Result) -> No
             labels=np.concatenate([material.labels[split] for split in splits]),
             probabilities=np.concatenate([result.probabilities[split] for split in splits]),
         )
+    rows: list[list[object]] = []
+    for split in splits:
+        shares = result.probabilities[split]
+        sure = shares.max(1, initial=0.0) >= result.standards.refusal.default_threshold
+        known = sure & ~result.refused[split]
+        rows += answer_rows(material.pictures[split], shares, classes=material.dataset.classes, known=known)
+    write_answer_table(run.predictions_csv, rows)
 
 
 def _read_preprocess(run: RunFolder) -> Mapping[str, Any]:
-    from foldertune.run import read_json
-
     found: Mapping[str, Any] = read_json(run.preprocess)
     return found

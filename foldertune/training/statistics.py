@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from foldertune.data.loader import Source
     from foldertune.models.network import Network
-    from foldertune.run import StopRequest
+    from foldertune.stopping import StopRequest
 
 _BATCH = 32
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from foldertune.diagnosis.changes import find_conflicts
 from foldertune.forecast import Survey
 from foldertune.machine import cpu_has_bf16
 from foldertune.training.head import logistic_path
@@ -58,10 +59,7 @@ def upright_share(engine: Engine, pictures: NDArray[np.uint8]) -> float:
     representation learning by predicting image rotations".
     """
     turned = np.concatenate([np.rot90(pictures, turns, axes=(1, 2)) for turns in range(4)])
-    parts = [
-        engine.run(np.ascontiguousarray(turned[start : start + _BATCH])) for start in range(0, len(turned), _BATCH)
-    ]
-    features = torch.from_numpy(np.concatenate(parts))
+    features = torch.from_numpy(_features(engine, turned))
     features = (features - features.mean(0)) / (float(features.std(0).mean()) or 1.0)
     turns = torch.arange(4).repeat_interleave(len(pictures))
     half = torch.arange(len(pictures)).repeat(4) % 2
@@ -71,6 +69,21 @@ def upright_share(engine: Engine, pictures: NDArray[np.uint8]) -> float:
         weight, bias = logistic_path(features[seen], turns[seen], [_STRENGTH], num_classes=4)[0]
         correct += int(((features[~seen] @ weight.T + bias).argmax(1) == turns[~seen]).sum())
     return correct / len(turned)
+
+
+def swapped_share(engine: Engine, pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
+    """The largest share of a class whose mirrored pictures lie among those of another class; 0 where there is none.
+
+    pictures: (N, S, S, 3), of every class a few.   labels: (N,).
+    """
+    conflicts = find_conflicts(_features(engine, pictures), _features(engine, pictures[:, :, ::-1]), labels)
+    return conflicts[0].share if conflicts else 0.0
+
+
+def _features(engine: Engine, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, D)"""
+    starts = range(0, len(pictures), _BATCH)
+    return np.concatenate([engine.run(np.ascontiguousarray(pictures[start : start + _BATCH])) for start in starts])
 
 
 @torch.no_grad()  # inference tensors could not learn any more

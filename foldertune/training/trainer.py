@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from foldertune.models.network import Network
-    from foldertune.run import StopRequest
+    from foldertune.stopping import StopRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,10 @@ class Account:
     loss_sum: float = 0.0
     correct: int = 0
     largest_norm: float = 0.0
+    first_loss: float | None = None  # of the epoch, as the two after it
+    highest_loss: float | None = None
+    num_clipped: int = 0
+    num_readings: int = 0
     last_loss: float = math.nan
     last_norm: float = math.nan
     best_accuracy: float = -1.0
@@ -101,12 +105,22 @@ class Account:
     elapsed_s: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, reading: Reading) -> None:
+    def add(self, reading: Reading, *, clip_norm: float) -> None:
         """Note a step; fp16 skips one whose norm is not finite, and goes on at a lower scale."""
         self.loss_sum, self.correct = self.loss_sum + reading.loss, self.correct + reading.num_correct
         self.last_step, self.last_loss, self.last_norm = reading.step, reading.loss / reading.num_pictures, reading.norm
+        self.first_loss = self.last_loss if self.first_loss is None else self.first_loss
+        self.highest_loss = max(self.last_loss, self.last_loss if self.highest_loss is None else self.highest_loss)
+        self.num_readings += 1
         if math.isfinite(reading.norm):
             self.largest_norm = max(self.largest_norm, reading.norm)
+            self.num_clipped += reading.norm > clip_norm
+
+    def begin_epoch(self) -> None:
+        """Go on to the next epoch, of which nothing is known."""
+        self.epoch, self.place = self.epoch + 1, 0
+        self.loss_sum, self.correct, self.largest_norm = 0.0, 0, 0.0
+        self.first_loss, self.highest_loss, self.num_clipped, self.num_readings = None, None, 0, 0
 
 
 def autocast(course: Course) -> torch.autocast:

@@ -1,0 +1,84 @@
+"""What is found by looking at a folder: the data set with its splits, what belongs together, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from foldertune.cache import cache_folder
+from foldertune.data.folder import refuse_unusable, scan
+from foldertune.data.glances import Glanced, Glances, glance_at
+from foldertune.data.groups import find_bursts, group_pictures
+from foldertune.data.looks import Looks
+from foldertune.data.patch import PatchLine, apply_patch, read_patch
+from foldertune.data.split import split_pictures, with_groups
+from foldertune.diagnosis.duplicates import Pair, find_pairs
+from foldertune.machine import num_cores
+from foldertune.records import Dataset, Event, Progress
+from foldertune.settings import Wish
+
+T = TypeVar("T")
+Told = Event | Progress
+Journey = Generator[Told, None, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """What of a data set belongs together. glances: of its readable pictures, in their order.
+
+    copies: rows of pictures that show the same.   bursts: rows of pictures that one camera took within two seconds.
+    """
+
+    glances: Glances
+    copies: tuple[Pair, ...]
+    bursts: tuple[tuple[int, int], ...]
+
+    @property
+    def together(self) -> list[tuple[int, int]]:
+        """Rows of pictures that must not be parted."""
+        return [*((pair.first, pair.second) for pair in self.copies), *self.bursts]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A folder as it was looked at. dataset: with splits, groups and the patch.   patch: its lines.   notes: what it did."""
+
+    dataset: Dataset
+    kin: Kin
+    decode_per_s: float
+    patch: tuple[PatchLine, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def look(wish: Wish) -> Journey[Looked]:
+    """Read every picture once, apply the patch, find what belongs together, and split."""
+    workers = wish.settings.get("workers", num_cores())
+    looks, glanced = Looks(wish.folder, workers=workers), Glanced()
+    notes: tuple[str, ...] = ()
+    patch = read_patch(Path(wish.settings["patch"])) if wish.settings.get("patch") else ()
+    found = yield from scan(wish.folder, workers=workers, looks=looks, glanced=glanced)
+    if wish.settings.get("group_by"):
+        found = group_pictures(found, wish.settings["group_by"])
+    if patch:
+        found, notes = apply_patch(found, patch)
+        refuse_unusable(found)
+    kin = yield from find_kin(found, glanced=glanced, workers=workers)
+    dataset = split_pictures(found, seed=wish.settings.get("seed", 0), together=kin.together)
+    return Looked(with_groups(dataset, kin.together), kin, looks.decode_per_s, patch, notes)
+
+
+def find_kin(dataset: Dataset, *, glanced: Glanced | None = None, workers: int) -> Journey[Kin]:
+    """What belongs together, from the glances of the cache, or from the files where it lacks some."""
+    pictures = dataset.readable
+    glances = yield from glance_at(
+        dataset.folder, pictures, glanced=glanced or {}, cache=cache_folder(), workers=workers
+    )
+    # Of files with the same content one speaks for all of them.
+    firsts = {picture.sha256: place for place, picture in reversed(list(enumerate(pictures)))}
+    places = sorted(firsts.values())
+    rows = [pictures[place].row for place in places]
+    found = find_pairs(glances.sketches[places])
+    copies = tuple(replace(pair, first=rows[pair.first], second=rows[pair.second]) for pair in found)
+    return Kin(glances, copies, tuple(find_bursts(pictures, glances.files)))
