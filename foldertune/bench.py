@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # What a process may hold before it measures memory for others, beside six copies of the network: with the libraries and a ResNet-50,
 # in torch and in its engine, one held 1,043 MiB. The rest is a guess.
 _PLAIN_MIB, _PLAIN_COPIES = 1_500.0, 6
-SWAPPED = 64  # pictures that are mirrored to see where they lie, more where there are many classes
+SWAPPED = 128  # pictures that are mirrored to see where they lie, more where there are many classes
 LEAST_OF_EACH, MOST_CLASSES = 6, 100  # two pictures more than say something of a class
 PROBED_BATCH = 16  # pictures of a training step that is measured on a processor, at most
 # How fast a machine is depends on what else it does: what was measured on another day is measured again.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from foldertune.cache import cache_folder
 from foldertune.data.folder import refuse_unusable, scan
@@ -14,10 +15,15 @@ from foldertune.data.groups import find_bursts, group_pictures
 from foldertune.data.looks import Looks
 from foldertune.data.patch import PatchLine, apply_patch, read_patch
 from foldertune.data.split import split_pictures, with_groups
-from foldertune.diagnosis.duplicates import Pair, find_pairs
+from foldertune.diagnosis.duplicates import COPYING, Pair, find_pairs
 from foldertune.machine import num_cores
+from foldertune.notes import find_note, keep_note
 from foldertune.records import Dataset, Event, Progress
 from foldertune.settings import Wish
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 Told = Event | Progress
@@ -79,6 +85,19 @@ def find_kin(dataset: Dataset, *, glanced: Glanced | None = None, workers: int) 
     firsts = {picture.sha256: place for place, picture in reversed(list(enumerate(pictures)))}
     places = sorted(firsts.values())
     rows = [pictures[place].row for place in places]
-    found = find_pairs(glances.sketches[places])
-    copies = tuple(replace(pair, first=rows[pair.first], second=rows[pair.second]) for pair in found)
+    copies = tuple(
+        replace(pair, first=rows[pair.first], second=rows[pair.second])
+        for pair in known_pairs([pictures[place].sha256 for place in places], glances.sketches[places])
+    )
     return Kin(glances, copies, tuple(find_bursts(pictures, glances.files)))
+
+
+def known_pairs(names: Sequence[str], sketches: NDArray[np.uint8]) -> list[Pair]:
+    """`find_pairs` of pictures with these contents, as it was kept, or as it is found now and kept for the next look."""
+    stored = find_note("copies", [COPYING, list(names)])
+    if isinstance(stored, list):
+        with contextlib.suppress(TypeError):  # of a version with other fields
+            return [Pair(**row) for row in stored]
+    found = find_pairs(sketches)
+    keep_note("copies", [COPYING, list(names)], [asdict(pair) for pair in found])
+    return found

@@ -62,19 +62,18 @@ def glance(picture: NDArray[np.uint8], file: FileFacts) -> Glance:
     from PIL import Image
 
     image = Image.fromarray(picture)
-    thumb = np.asarray(image.resize((THUMB_PX, THUMB_PX), Image.Resampling.BOX))
-    small = image.resize((SKETCH_PX, SKETCH_PX), Image.Resampling.BILINEAR)
-    colours = np.asarray(small).astype(np.int16)
-    sketch = np.asarray(image.convert("L").resize((SKETCH_PX, SKETCH_PX), Image.Resampling.BILINEAR))
+    small, grey = image.resize((SKETCH_PX, SKETCH_PX), Image.Resampling.BILINEAR), image.convert("L")
+    thumb = np.asarray(small.resize((THUMB_PX, THUMB_PX), Image.Resampling.BOX))
+    sketch = np.asarray(grey.resize((SKETCH_PX, SKETCH_PX), Image.Resampling.BILINEAR))
     side = max(8, min(_DETAIL_PX, *picture.shape[:2]))  # a small picture is not a blurred one
-    low, high = np.percentile(sketch, (5, 95))
+    colours, levels = np.asarray(small).astype(np.int16), np.cumsum(np.bincount(sketch.ravel(), minlength=256))
     light = Light(
         mean=float(sketch.mean()),
         spread=float(sketch.std()),
-        low=float(low),
-        high=float(high),
+        low=float(np.searchsorted(levels, 0.05 * sketch.size)),
+        high=float(np.searchsorted(levels, 0.95 * sketch.size)),
         chroma=float((colours.max(2) - colours.min(2)).mean()),
-        detail=_detail(image.convert("L").resize((side, side), Image.Resampling.BILINEAR)),
+        detail=_detail(grey.resize((side, side), Image.Resampling.BILINEAR)),
     )
     return Glance(sketch, thumb, light, file)
 

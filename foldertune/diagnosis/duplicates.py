@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+COPYING = 1  # raised whenever the same sketches give other pairs
 COARSE_PX, FINE_PX = 16, 48
 # Shares of each side that may have been cut off: what a picture is looked for with, and what then decides.
 COARSE_MARGIN, FINE_MARGINS = 0.05, tuple(0.0125 * step for step in range(1, 9))

@@ -119,7 +119,7 @@ def _shapes(seen: Sequence[Seen], image_px: int, asked: Asked) -> Iterator[Findi
         f"{_are(tiny)} smaller than the network's {image_px} pixels and {'is' if len(tiny) == 1 else 'are'} enlarged; "
         f"the smallest side is {min(map(_shorter, tiny), default=0)} pixels.",
         asked.train(),
-        severity="warning" if any(2 * _shorter(each) < image_px for each in tiny) else "note",
+        severity="warning" if sum(2 * _shorter(each) < image_px for each in tiny) > _MANY * len(seen) else "note",
     )  # fmt: skip
     huge = [each for each in seen if each.picture.width * each.picture.height >= HUGE_PIXELS]
     yield from _of_pictures(
