@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, get_type_hints, overload
@@ -24,7 +24,7 @@ from foldertune.explaining import explain
 from foldertune.planning import refuse_contradictions
 from foldertune.records import EpochRecord, Evaluation, Examination, Explanation, Finding, Plan, Prediction, finish
 from foldertune.run import SCHEMA, AnyPath, RunFolder, environment, read_json, write_json
-from foldertune.settings import RANGES, LookSettings, TrainSettings, Wish, check_settings, read_settings
+from foldertune.settings import LookSettings, TrainSettings, Wish, check_settings, is_beyond_guide, read_settings
 from foldertune.stopping import StopRequest
 from foldertune.team import join, num_restarts
 
@@ -282,16 +282,12 @@ def start_mended(earlier: AnyPath, finding: str, *, run: AnyPath | None = None) 
     place = load(earlier).folder
     facts = place.open()
     settings, changes = mended_settings(place, finding)
-    if _is_beyond(settings):
+    if is_beyond_guide(settings):
         settings["beyond_guide"] = True  # what came from a plan is not bound by the guide's ranges
     started = start(facts["folder"], run=run, **settings)
     if join().is_first:
         started.folder.update(origin={"run": str(place.path), "finding": finding, "changes": changes})
     return started
-
-
-def _is_beyond(settings: Mapping[str, Any]) -> bool:
-    return any(RANGES[name].guide and value not in RANGES[name] for name, value in settings.items() if name in RANGES)
 
 
 def load(run: AnyPath) -> Run:

@@ -87,7 +87,8 @@ def mended_settings(run: RunFolder, finding: str) -> tuple[dict[str, Any], Mappi
         raise SettingsError(
             f"The run {run.path} has no finding {finding!r}. {has} `foldertune diagnose` tells of each."
         )
-    remedy = causes[finding].remedies[0]
+    remedies = causes[finding].remedies
+    remedy = next((each for each in remedies if each.changes), remedies[0])
     if not remedy.changes:
         raise SettingsError(
             f"No setting mends {finding}: {remedy.reason}. What does: `{remedy.command}`; then train on the mended folder."

@@ -157,6 +157,11 @@ def check_settings(given: Mapping[str, Any]) -> TrainSettings:
     return checked  # type: ignore[return-value]  # each key was checked against the TypedDict's own hints
 
 
+def is_beyond_guide(settings: Mapping[str, Any]) -> bool:
+    """Whether a value lies outside of the guide's ranges, so that it takes beyond_guide."""
+    return any(RANGES[name].guide and value not in RANGES[name] for name, value in settings.items() if name in RANGES)
+
+
 def read_settings(path: Path) -> TrainSettings:
     """Settings from a .json or .toml file: a flat table of settings, or an earlier plan.json."""
     try:

@@ -30,7 +30,7 @@ from foldertune.evaluation.metrics import (
     picture_losses,
     softmax,
 )
-from foldertune.forecast import Probe, situation_of
+from foldertune.forecast import Probe, Situation, situation_of
 from foldertune.machine import find_machine
 from foldertune.planning import decide
 from foldertune.records import Decision, EpochRecord, Interval, Plan, Progress, Work
@@ -52,6 +52,7 @@ _FOLLOWING = {
     "augmentation": ("orientation", "views", "train_size"),
     "tune": ("views", "batch_norm", "first_learning", "train_size"),
 }
+_FASTER = {"device", "workers"}
 _OTHER_NETWORK = ("model", "weights")  # what would begin from another baseline
 
 
@@ -112,6 +113,8 @@ def choose_remedies(causes: Sequence[Cause]) -> tuple[list[tuple[str, Remedy]], 
     for _, _, kind, remedy in sorted(ranked, key=lambda row: row[:2]):
         if not remedy.changes:
             left_out.append(f"{kind}: {remedy.reason} (no setting, and not to be tried)")
+        elif set(remedy.changes) <= _FASTER:
+            left_out.append(f"{kind}: {remedy.reason} (makes it faster, not better)")
         elif any(name in _OTHER_NETWORK for name in remedy.changes):
             left_out.append(f"{kind}: {remedy.reason} (begins from another network)")
         elif len(chosen) < MOST_TRIED and remedy.changes not in [other.changes for _, other in chosen]:
@@ -133,16 +136,25 @@ def try_remedies(run: RunFolder, *, max_minutes: float = DEFAULT_MINUTES) -> Wor
     began = time.monotonic()
     with TemporaryDirectory(prefix="foldertune-try-") as folder:
         baseline = Path(folder) / "baseline.safetensors"
+        situation = _situation(bench, probe, wish)  # asks the engine, which goes before anything is trained
         material = yield from _from_baseline(bench, plan, baseline)
-        plans = [plan, *(_changed(plan, remedy.changes, bench, probe, wish) for _, remedy in chosen)]
+        changed = [_changed(plan, remedy.changes, situation, wish) for _, remedy in chosen]
         left_s = max(5.0, 60 * max_minutes - (time.monotonic() - began))
-        each_s = left_s / len(plans)
+        each_s = left_s / (1 + len(changed))
+        own_plan = _fitting(plan, run, each_s)
+        plans = [own_plan]
+        for (kind, remedy), one in zip(list(chosen), changed, strict=True):
+            fitting = _fitting(one, run, each_s)
+            if fitting.values() == own_plan.values():
+                chosen.remove((kind, remedy))
+                left_out.append(f"{kind}: {remedy.reason} (in so short a time it is what the run did itself)")
+            else:
+                plans.append(fitting)
         found = []
         for number, one in enumerate(plans):
             place = Path(folder) / str(number)
             place.mkdir()
-            asked = _fitting(one, run, each_s), each_s
-            found.append((yield from _learned(bench, material, asked, (place, baseline))))
+            found.append((yield from _learned(bench, material, (one, each_s), (place, baseline))))
             shutil.rmtree(place)  # states of one trial at a time
     labels = material.labels["val"]
     own = found[0].losses(labels), found[0].right(labels)
@@ -204,11 +216,19 @@ def _from_baseline(bench: Bench, plan: Plan, baseline: Path) -> Work[Material]:
     return material
 
 
-def _changed(plan: Plan, changes: Mapping[str, Any], bench: Bench, probe: Probe | None, wish: Wish) -> Plan:
-    """The plan with some settings changed, those that follow from them, and no other."""
+def _situation(bench: Bench, probe: Probe | None, wish: Wish) -> Situation:
+    """What a plan is made from, as the run had it."""
     situation = situation_of(bench.dataset, bench.machine, bench.weights.preprocess)
-    survey = surveyed(wish, bench, situation) if bench.engine is not None else None
-    situation = replace(situation, survey=survey, probe=probe, num_parameters=bench.network.num_parameters)
+    return replace(
+        situation,
+        survey=surveyed(wish, bench, situation),
+        probe=probe,
+        num_parameters=bench.network.num_parameters,
+    )
+
+
+def _changed(plan: Plan, changes: Mapping[str, Any], situation: Situation, wish: Wish) -> Plan:
+    """The plan with some settings changed, those that follow from them, and no other."""
     kept = {name: value for name, value in {**wish.settings, **changes}.items() if value is not None}
     decided = decide(situation, kept).values()  # type: ignore[arg-type]  # names and values of settings
     names = set(changes) | {name for change in changes for name in _FOLLOWING.get(change, ())}

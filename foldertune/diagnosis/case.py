@@ -13,6 +13,7 @@ from typing import Any
 
 from foldertune.recipe import auto_learning_rate
 from foldertune.records import EpochRecord, Evidence, Finding, Severity
+from foldertune.settings import is_beyond_guide
 
 # 95 %: Wilson 1927, as in evaluation.metrics.
 _Z = 1.959964
@@ -154,6 +155,8 @@ def cause_of(case: Case, told: Told) -> Cause:
 def train_command(case: Case, changes: Mapping[str, Any]) -> str:
     """`foldertune train` with what was asked for, changed."""
     settings = {name: value for name, value in {**case.asked, **changes}.items() if value is not None}
+    if is_beyond_guide(settings):
+        settings["beyond_guide"] = True  # else `train` refuses the very command
     words = ["foldertune", "train", case.typed_folder]
     for name, value in settings.items():
         flag = name.replace("_", "-")
