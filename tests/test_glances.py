@@ -110,8 +110,9 @@ def test_sketch_and_thumb_are_the_whole_picture_whatever_its_shape() -> None:
     found = glance(picture, PNG)
     assert found.sketch[:, : SKETCH_PX // 2 - 2].max() == 0
     assert found.sketch[:, SKETCH_PX // 2 + 2 :].min() == 226  # yellow in grey, ITU-R BT.601
-    assert found.thumb[:, :4].max() == 0
-    assert (found.thumb[:, 4:] == (255, 255, 0)).all()
+    # Its cells are means of the small picture's, which is a little soft at the edge.
+    assert found.thumb[:, :4].max() <= 4
+    assert np.abs(found.thumb[:, 4:].astype(int) - (255, 255, 0)).max() <= 4
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (7, 8), (2, 2)])
