@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Told = Event | Progress
+LEAST_PX = 72  # shorter side of a picture that is held against others; a guess, above what digits and icons have
 Journey = Generator[Told, None, T]
 
 
@@ -81,8 +82,10 @@ def find_kin(dataset: Dataset, *, glanced: Glanced | None = None, workers: int) 
     glances = yield from glance_at(
         dataset.folder, pictures, glanced=glanced or {}, cache=cache_folder(), workers=workers
     )
-    # Of files with the same content one speaks for all of them.
-    firsts = {picture.sha256: place for place, picture in reversed(list(enumerate(pictures)))}
+    # Of files with the same content one speaks for all of them. Small pictures have no fine structure to be known by: of 1,797
+    # handwritten digits of 64 pixels hundreds look the same.
+    large = [place for place, picture in enumerate(pictures) if min(picture.width, picture.height) >= LEAST_PX]
+    firsts = {pictures[place].sha256: place for place in reversed(large)}
     places = sorted(firsts.values())
     rows = [pictures[place].row for place in places]
     copies = tuple(

@@ -173,3 +173,14 @@ def test_look_at_other_pictures_finds_no_copies(tmp_path: Path) -> None:
     found = looked(tmp_path)
     assert found.kin.together == []
     assert {picture.group for picture in found.dataset.pictures} == {""}
+
+
+def test_look_holds_no_small_pictures_against_each_other(tmp_path: Path) -> None:
+    for side, expected in ((64, 0), (80, 4)):
+        folder = tmp_path / str(side)
+        for number in range(8):
+            target = folder / "ab"[number % 2] / f"{number}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image = photograph(number // 2).resize((side, side))
+            (image if number % 2 else ImageOps.mirror(image)).save(target)
+        assert len(looked(folder).kin.copies) == expected

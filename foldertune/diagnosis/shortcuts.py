@@ -27,6 +27,7 @@ LEAST_OF_A_CLASS = 8  # fewer pictures are told apart by chance
 _OF_FILES, _GRAVE = 0.87, 0.93
 _OF_MARKS, _OF_BORDERS, _OF_THUMBS = 0.82, 0.9, 0.95
 _SURE = 0.7  # what the area has to exceed by three standard errors
+_SMALL_PX = 96  # shorter side, below which a picture is no photograph but the thing itself; a guess
 _MOST_KINDS = 24  # cameras and sizes that are told apart; the rest count as one
 _BORDER_PX, _BORDER_PARTS = 4, 24  # of a sketch: depth, and parts along each side
 
@@ -129,9 +130,12 @@ def _properties(seen: Looks, num_classes: int) -> Iterator[Property]:
         if len(set(words)) > 1:
             yield Property(name, _OF_FILES, judged(_one_hot(words)), words.__getitem__)
     shapes = np.array([[picture.width / picture.height, picture.width * picture.height] for picture in pictures])
-    yield Property(
-        "The shape", _OF_FILES, judged(shapes), lambda place: f"{shapes[place, 0]:.2f} times as wide as high"
-    )
+    if len(np.unique(shapes, axis=0)) > 1:
+        yield Property(
+            "The shape", _OF_FILES, judged(shapes), lambda place: f"{shapes[place, 0]:.2f} times as wide as high"
+        )
+    if float(np.median([min(picture.width, picture.height) for picture in pictures])) < _SMALL_PX:
+        return  # such as digits: where everything stands, and how much of it, is what they show
     sizes = np.array(
         [[file.num_bytes, file.num_bytes / max(1.0, area)] for file, area in zip(files, shapes[:, 1], strict=True)]
     )
