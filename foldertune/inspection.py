@@ -22,7 +22,7 @@ from foldertune.diagnosis.files import Seen, file_findings
 from foldertune.diagnosis.findings import Asked, by_importance
 from foldertune.diagnosis.framing import framing_findings, is_lossy
 from foldertune.diagnosis.labels import find_suspects, outlier_findings, suspect_findings
-from foldertune.diagnosis.shortcuts import Looks, shortcut_findings
+from foldertune.diagnosis.shortcuts import Appearances, shortcut_findings
 from foldertune.errors import MissingError, SettingsError
 from foldertune.examination import Journey, Kin, look
 from foldertune.forecast import situation_of
@@ -166,7 +166,9 @@ def plain_findings(seen: Inspected, preprocess: Preprocess) -> Iterator[Finding]
     # Where val was made from the train that the folder gives, its test is still given.
     yield from copy_findings(pictures, seen.kin.copies, given_splits=dataset.split_source != "made", asked=asked)
     yield from balance_findings(dataset.class_counts(), asked=asked)
-    looks = Looks(pictures, seen.labels, seen.folds, glances.lights, glances.files, glances.sketches, glances.thumbs)
+    looks = Appearances(
+        pictures, seen.labels, seen.folds, glances.lights, glances.files, glances.sketches, glances.thumbs
+    )
     yield from shortcut_findings(looks, dataset.classes, asked=asked)
     yield from framing_findings(pictures, preprocess, gains=None, asked=asked)
 

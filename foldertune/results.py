@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from foldertune.evaluation_text import evaluation_lines
 from foldertune.records import Box, Evaluation, Examination, Explanation, Finding, Plan, Prediction, plain
-from foldertune.terminal import between, duration, printable, say
+from foldertune.terminal import SPLIT_SOURCES, between, duration, printable, say
 
 if TYPE_CHECKING:
     from foldertune.api import Run
@@ -37,18 +37,10 @@ def plan_document(found: Plan) -> dict[str, Any]:
     return {"settings": found.decisions, "forecast": found.forecast, "warnings": found.warnings}
 
 
-_SPLIT_SOURCES = {
-    "folders": "as the folders say",
-    "csv": "as labels.csv says",
-    "made": "split here",
-    "made from train": "val or test taken from train",
-}
-
-
 def print_examination(found: Examination, *, num_rows: int) -> None:
     """What is in a folder, then every finding with its remedy and some of its evidence."""
     total, splits = sum(found.classes.values()), found.num_pictures
-    how = _SPLIT_SOURCES.get(found.split_source, found.split_source)
+    how = SPLIT_SOURCES.get(found.split_source, found.split_source)
     print(printable(f"{total:,} pictures of {len(found.classes):,} classes in {found.folder}"))
     print(f"{splits['train']:,} to train, {splits['val']:,} to validate, {splits['test']:,} to test ({how})")
     if found.skipped:

@@ -25,6 +25,12 @@ _STAGES = {
     "fits": "Trying crop, squash and letterbox",
     "explain": "Explaining",
 }
+SPLIT_SOURCES = {
+    "folders": "as the folders say",
+    "csv": "as labels.csv says",
+    "made": "split here",
+    "made from train": "val or test taken from train",
+}
 _PLAIN_LINE_S = 15.0  # without a terminal, at most one line of progress in so many seconds
 
 
@@ -152,15 +158,9 @@ class _Bar:
 
 def _looked(facts: Mapping[str, Any]) -> list[str]:
     counts = facts["num_pictures"]
-    how = {
-        "folders": "as the folders say",
-        "csv": "as labels.csv says",
-        "made": "split here",
-        "made from train": "val or test taken from train",
-    }
     lines = [
         f"Data: {len(facts['classes'])} classes, {sum(counts.values()):,} pictures: {counts['train']:,} to train, "
-        f"{counts['val']:,} to validate, {counts['test']:,} to test ({how.get(facts['split_source'], facts['split_source'])})"
+        f"{counts['val']:,} to validate, {counts['test']:,} to test ({SPLIT_SOURCES.get(facts['split_source'], facts['split_source'])})"
     ]
     lines += [f"Skipped: {count:,} {reason}" for reason, count in facts["skipped"].items()]
     if facts["num_unreadable"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from test_features import MeanEngine
 
 import foldertune
 from foldertune import bench as bench_module
-from foldertune.bench import Bench, open_bench, probed, probed_plan
+from foldertune.bench import Bench, of_each_class, open_bench, probed, probed_plan
 from foldertune.forecast import Probe, Survey, situation_of
 from foldertune.machine import Machine, OthersWatch
 from foldertune.models.network import Network
@@ -209,3 +210,16 @@ def test_open_bench_takes_no_more_threads_than_there_are_cores(monkeypatch: pyte
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("num_classes", "most", "of_each"), [(2, 160, 40), (4, 160, 40), (30, 160, 6)])
+def test_of_each_class_takes_some_of_every_class(num_classes: int, most: int, of_each: int) -> None:
+    pictures = invented_pictures({f"{number:02}": 40 for number in range(num_classes)})
+    counts = Counter(picture.label for picture in of_each_class(pictures, most))
+    assert counts == {f"{number:02}": of_each for number in range(num_classes)}
+
+
+def test_of_each_class_stops_after_a_hundred_classes_and_spreads_over_each() -> None:
+    many = of_each_class(invented_pictures({f"{number:03}": 2 for number in range(150)}), 160)
+    assert len({picture.label for picture in many}) == 100
+    assert [picture.row for picture in of_each_class(invented_pictures({"a": 101}), 3)] == [0, 20, 40, 60, 80, 100]

@@ -83,3 +83,15 @@ def test_words_for_numbers_and_names() -> None:
     assert counted(1, "picture") == "1 picture"
     assert named(["a"]) == "'a'"
     assert named(list("abcd")) == "'a', 'b', 'c' and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ((), "patch.csv"),
+        (("--patch", "mine.csv"), "patch-2.csv"),
+        (("--patch", "/a b/patch-2.csv", "--seed", "1"), "patch-3.csv"),
+    ],
+)
+def test_patch_is_written_beside_the_one_that_is_in_force(flags: tuple[str, ...], name: str) -> None:
+    assert Asked(Path("photos"), flags).patch().endswith(f"--write-patch {name}")

@@ -95,3 +95,13 @@ def test_find_bursts_are_those_of_comparing_all_with_all(taken: list[tuple[str, 
         if camera and camera == same and first is not None and second is not None and abs(first - second) <= BURST_S
     ]
     assert closed(bursts(*taken)) == closed(close)
+
+
+def test_find_bursts_end_after_half_a_minute_or_twenty_pictures() -> None:
+    """A clock that stands still, and a camera that takes one picture every second, would else chain everything."""
+    still = bursts(*[("A", 7.0)] * 45)
+    assert [pair for pair in still if 19 in pair] == [(18, 19)]  # the twentieth is the last one of its burst
+    assert len(still) == 45 - 3  # bursts of 20, 20 and 5
+    steady = bursts(*[("A", float(second * 2)) for second in range(40)])
+    assert (14, 15) in steady
+    assert (15, 16) not in steady  # 32 s after the first

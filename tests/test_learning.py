@@ -423,3 +423,23 @@ def test_evidence_of_wrong_labels_names_pictures_and_classes() -> None:
     suspects = (Evidence("ant/1.png", 0.9, label="ant", suggested="bee"),)
     noisy = case(labels={**LABELS, "num_contradicted": 90, "mean_place": 0.5, "accuracy": 0.6}, suspects=suspects)
     assert diagnose_case(noisy)[0].finding.evidence == suspects
+
+
+def test_find_contradictions_passes_over_classes_of_one_picture() -> None:
+    """No model has seen another picture of them, so that nobody can answer them right."""
+    random = np.random.default_rng(0)
+    labels = np.concatenate([np.repeat([0, 1], 30), np.arange(2, 22)])
+    probabilities = random.dirichlet(np.full(22, 0.05), len(labels))
+    probabilities[np.arange(60), labels[:60]] += 5
+    probabilities /= probabilities.sum(1, keepdims=True)
+    found = find_contradictions(probabilities, labels)
+    assert (found.num_judged, found.num_contradicted) == (60, 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "beyond"), [({"epochs": 50}, True), ({"epochs": 5}, False), ({"learning_rate": 1e-3}, True)]
+)
+def test_commands_of_remedies_say_where_a_value_lies_beyond_the_guide(asked: dict[str, Any], beyond: bool) -> None:
+    """Else `train` would refuse what the diagnosis tells to type."""
+    command = train_command(case(asked=asked), {"augmentation": "heavy", "beyond_guide": None})
+    assert ("--beyond-guide" in command) == beyond

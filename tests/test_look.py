@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command import foldertune as command
 from folders import put_classes, state_of
@@ -20,7 +21,7 @@ from PIL import ImageOps
 from test_duplicates import cropped, photograph
 
 import foldertune
-from foldertune import api, cli
+from foldertune import api, cli, examination
 from foldertune.data import folder as data_folder
 from foldertune.data import looks
 from foldertune.data import pack as data_pack
@@ -30,8 +31,9 @@ from foldertune.diagnosis.changes import REMEDIES, Conflict, conflict_findings
 from foldertune.diagnosis.findings import KINDS, Asked, by_importance
 from foldertune.errors import DataError, MissingError, SettingsError
 from foldertune.images import read_picture_bytes as read_anew
-from foldertune.inspection import NEEDS_WEIGHTS
-from foldertune.records import SEVERITIES, Event, Evidence, Examination, Finding, Progress, plain
+from foldertune.inspection import NEEDS_WEIGHTS, untaught_places
+from foldertune.records import SEVERITIES, Event, Evidence, Examination, Finding, Progress, finish, plain
+from foldertune.settings import Wish
 
 HOSTILE = ("line\nbreak.png", "<script>alert(1)</script>.png".replace("/", "\u2215"), "=cmd().png", "\U0001f98a fox.png",
            "\U0001f98a" * 62 + "abc.png", "bell\x07\x1b[31m.png", "'quoted'.png")  # fmt: skip
@@ -420,3 +422,45 @@ def test_look_of_many_classes_of_one_picture_answers_soon(tmp_path: Path) -> Non
     assert time.monotonic() - began < 30
     assert by_kind(found)["too_few"].severity == "serious"
     assert len(by_kind(found)["too_few"].evidence) == 300
+
+
+def test_look_refuses_a_patch_in_a_folder_that_is_not_there_before_anything_is_read(
+    faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foldertune.inspection.look", lambda *_: pytest.fail("the folder was looked at"))
+    with pytest.raises(SettingsError) as refused:
+        foldertune.look(faulty, write_patch=tmp_path / "none" / "patch.csv")
+    assert str(refused.value) == (
+        f"The folder of the patch {tmp_path / 'none' / 'patch.csv'} does not exist. Make it, or give another --write-patch."
+    )
+    assert not (tmp_path / "none").exists()
+
+
+def test_pictures_of_a_class_that_no_fold_taught_are_judged_by_nobody() -> None:
+    labels, folds = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 3, 3, 4])  # of 1 all in one fold, of 2 one picture
+    assert untaught_places(labels, folds).tolist() == [False, False, True, True, True]
+
+
+def test_copies_are_found_once_for_each_content_and_kept_for_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOLDERTUNE_CACHE", str(tmp_path / "cache"))
+    for place, name in enumerate("ab"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            photograph(4 * place + number, size=(160, 120)).save(tmp_path / "photos" / name / f"{number}.png")
+    for number in range(5):
+        (tmp_path / "photos/a" / f"same-{number}.png").write_bytes((tmp_path / "photos/a/0.png").read_bytes())
+    ImageOps.mirror(photograph(0, size=(160, 120))).save(tmp_path / "photos/a/mirrored.png")
+    asked: list[int] = []
+    real = duplicates.find_pairs
+
+    def find_pairs(sketches: Any) -> Any:
+        asked.append(len(sketches))
+        return real(sketches)
+
+    monkeypatch.setattr(examination, "find_pairs", find_pairs)
+    looked = [finish(examination.look(Wish(tmp_path / "photos", {}, {}))) for _ in range(2)]
+    assert asked == [9]  # eight photographs and the mirrored one, whatever was copied; the second look asks nobody
+    assert looked[0].kin.copies == looked[1].kin.copies
+    assert len(looked[0].kin.copies) == 1

@@ -363,3 +363,9 @@ def test_listening_in_another_thread_changes_nothing() -> None:
     thread.start()
     thread.join()
     assert inside == [(before, 0)]
+
+
+def test_read_json_gives_back_names_that_are_no_text(tmp_path: Path) -> None:
+    name = b"a/\xff.jpg".decode("utf-8", "surrogateescape")
+    write_json(tmp_path / "look.json", {"path": name})
+    assert read_json(tmp_path / "look.json") == {"path": name}

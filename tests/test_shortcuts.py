@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from foldertune.data.glances import Glance, glance
 from foldertune.diagnosis import shortcuts
 from foldertune.diagnosis.findings import Asked, by_importance
-from foldertune.diagnosis.shortcuts import LEAST_OF_A_CLASS, Looks, area_under_curve, shortcut_findings
+from foldertune.diagnosis.shortcuts import LEAST_OF_A_CLASS, Appearances, area_under_curve, shortcut_findings
 from foldertune.images import FileFacts
 from foldertune.records import Finding
 
@@ -56,7 +56,7 @@ Filed = Callable[[FileFacts, int, np.random.Generator], FileFacts]
 
 def looks_of(
     *, seed: int = 0, drawn: Drawn = lambda image, *_: image, filed: Filed = lambda facts, *_: facts, num_classes: int = 3
-) -> Looks:  # fmt: skip
+) -> Appearances:  # fmt: skip
     """Scenes of classes that do not tell them apart, with what is drawn into them and written about their files."""
     random = np.random.default_rng(seed)
     pictures = invented_pictures(dict.fromkeys(CLASSES[:num_classes], PER_CLASS))
@@ -71,13 +71,13 @@ def looks_of(
         glances.append(glance(np.asarray(image), filed(facts, label, random)))
         width, height = random.integers(300, 900, 2)
         pictures[place] = replace(pictures[place], width=int(width), height=int(height))
-    return Looks(
+    return Appearances(
         pictures, labels, random.permutation(np.arange(len(labels)) % 5), [each.light for each in glances],
         [each.file for each in glances], np.stack([each.sketch for each in glances]), np.stack([each.thumb for each in glances]),
     )  # fmt: skip
 
 
-def found(looks: Looks, num_classes: int = 3) -> list[Finding]:
+def found(looks: Appearances, num_classes: int = 3) -> list[Finding]:
     return list(by_importance(shortcut_findings(looks, CLASSES[:num_classes], asked=ASKED)))
 
 
@@ -169,7 +169,7 @@ def test_shortcuts_of_a_set_without_one_are_none(seed: int) -> None:
 def test_shortcuts_of_classes_of_few_pictures_are_not_judged() -> None:
     whole = looks_of(filed=file_type)
     few = np.r_[0:PER_CLASS, PER_CLASS : PER_CLASS + LEAST_OF_A_CLASS - 1]
-    part = Looks(
+    part = Appearances(
         [whole.pictures[place] for place in few], whole.labels[few], whole.folds[few], [whole.lights[place] for place in few],
         [whole.files[place] for place in few], whole.sketches[few], whole.thumbs[few],
     )  # fmt: skip

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from foldertune.evaluation.metrics import wilson_interval
 from foldertune.records import Picture, Split
@@ -18,8 +17,6 @@ from foldertune.training.trials import (
     corrected_interval,
     cross_validate,
     held_out_aurocs,
-    unit_folds,
-    unit_numbers,
     wants_cross_validation,
 )
 
@@ -94,14 +91,14 @@ def test_held_out_aurocs_tell_classes_apart_and_need_enough_of_them() -> None:
 
 def test_cross_validate_is_near_the_accuracy_on_new_pictures_and_the_same_twice() -> None:
     found = features_of(spread=4.0, train=150, val=50, test=100)
-    crossed = cross_validate(found, pictures_of(found), strength=0.1, copies=[], seed=3)
+    crossed = cross_validate(found, pictures_of(found), strength=0.1, seed=3)
     x, y = clusters(4000, 5, seed=50, spread=4.0)
     weight, bias = refit_head(found.values["train"], found.labels["train"], num_classes=5, strength=0.1)
     assert crossed.accuracy.value == pytest.approx(float(((x @ weight.T + bias).argmax(1) == y).mean()), abs=0.05)
     assert crossed.accuracy.low < crossed.accuracy.value < crossed.accuracy.high
     assert np.mean([recall.value for recall in crossed.recalls]) == pytest.approx(crossed.accuracy.value, abs=0.01)
     assert (crossed.num_pictures, crossed.num_folds, crossed.num_repeats) == (300, 5, 3)
-    assert cross_validate(found, pictures_of(found), strength=0.1, copies=[], seed=3) == crossed
+    assert cross_validate(found, pictures_of(found), strength=0.1, seed=3) == crossed
 
 
 def test_cross_validate_copies_with_false_labels_help_nobody_who_keeps_them_together() -> None:
@@ -111,8 +108,12 @@ def test_cross_validate_copies_with_false_labels_help_nobody_who_keeps_them_toge
     values: dict[Split, Any] = {"train": once, "val": once[:0], "test": once}
     found = Features(values, {"train": labels, "val": labels[:0], "test": labels}, 2)
     pictures = pictures_of(found)
-    parted = cross_validate(found, pictures, strength=1.0, copies=[], seed=0)
-    together = cross_validate(found, pictures, strength=1.0, copies=[(row, 100 + row) for row in range(100)], seed=0)
+    parted = cross_validate(found, pictures, strength=1.0, seed=0)
+    grouped = {
+        split: tuple(replace(picture, group=f"like {picture.row % 100}") for picture in pictures[split])
+        for split in pictures
+    }
+    together = cross_validate(found, grouped, strength=1.0, seed=0)
     assert parted.accuracy.value > 0.7
     assert together.accuracy.value < 0.65
 
@@ -127,34 +128,6 @@ def test_corrected_interval_by_its_formula() -> None:
     assert found.high == min(1, 0.85 + spread)
     certain = corrected_interval([1.0] * 5, test_share=0.2, num_pictures=40)
     assert (certain.low, certain.high) == (wilson_interval(40, 40).low, 1.0)
-
-
-@given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 3)), min_size=1, max_size=60), st.integers(0, 5))
-def test_unit_folds_part_no_unit(rows: list[tuple[int, int]], seed: int) -> None:
-    together, labels = (np.array(column) for column in zip(*rows, strict=True))
-    folds = unit_folds(together, labels, num_folds=5, seed=seed)
-    assert ((folds >= 0) & (folds < 5)).all()
-    for unit in np.unique(together):
-        assert len(set(folds[together == unit].tolist())) == 1
-
-
-def test_unit_folds_spread_every_class_evenly() -> None:
-    labels = np.repeat([0, 1, 2], [50, 23, 7])
-    folds = unit_folds(np.arange(80), labels, num_folds=5, seed=1)
-    for k in range(3):
-        counts = np.bincount(folds[labels == k], minlength=5)
-        assert counts.max() - counts.min() <= 1
-    assert (folds != unit_folds(np.arange(80), labels, num_folds=5, seed=2)).any()
-
-
-def test_unit_numbers_chain_copies_groups_and_identical_files() -> None:
-    pictures = [
-        Picture(row, "", "x", sha256=name, group=group)
-        for row, (name, group) in enumerate([("a", ""), ("b", ""), ("a", "g"), ("c", "g"), ("d", "")])
-    ]
-    numbers = unit_numbers(pictures, [(1, 3)])
-    assert len(set(numbers[:4].tolist())) == 1
-    assert numbers[4] != numbers[0]
 
 
 def test_wants_cross_validation_where_a_class_has_few_test_pictures() -> None:

@@ -160,3 +160,9 @@ def test_trials_are_plain_numbers() -> None:
     assert dataclasses.asdict(trial)["accuracy"] == 0.5
     assert trial.sentence == "the run's own settings"
     assert dataclasses.replace(trial, accuracy=None).sentence == "diverged"
+
+
+def test_choose_remedies_leaves_out_what_only_makes_it_faster() -> None:
+    chosen, left_out = choose_remedies([cause("loader_starving", "warning", {"workers": 8}, {"epochs": 3})])
+    assert [remedy.changes for _, remedy in chosen] == [{"epochs": 3}]
+    assert left_out == ["loader_starving: because of loader_starving (makes it faster, not better)"]

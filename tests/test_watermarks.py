@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -91,3 +93,36 @@ def test_mark_scores_of_very_many_pictures_look_at_a_part_of_each_class(monkeypa
     looked = np.asarray(~np.isnan(scores).all(1))
     assert [int(looked[number == LABELS].sum()) for number in range(3)] == [20, 20, 20]
     assert area_under_curve(scores[looked, 1], LABELS[looked] == 1) > 0.9
+
+
+def test_mark_in_a_set_that_is_looked_at_in_part_has_the_area_of_that_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that are not looked at count neither for nor against it."""
+    from foldertune.diagnosis.findings import Asked
+    from foldertune.diagnosis.shortcuts import Appearances, shortcut_findings
+    from foldertune.images import FileFacts
+    from foldertune.records import Light, Picture
+
+    sketches = stamped(0, 83, 78)
+    pictures = [Picture(row, f"{row}.png", "abc"[k], width=200, height=150) for row, k in enumerate(LABELS)]
+    light = Light(100.0, 50.0, 20.0, 180.0, 30.0, 0.5)
+    seen = Appearances(
+        pictures,
+        LABELS,
+        FOLDS,
+        [light] * NUM,
+        [FileFacts("PNG", 1000)] * NUM,
+        sketches,
+        np.zeros((NUM, 8, 8, 3), np.uint8),
+    )
+
+    def score() -> float:
+        found = [
+            each for each in shortcut_findings(seen, "abc", asked=Asked(Path("photos"))) if "A mark" in each.sentence
+        ]
+        assert len(found) == 1
+        assert found[0].evidence[0].label == "b"
+        return found[0].score
+
+    whole = score()
+    monkeypatch.setattr("foldertune.diagnosis.watermarks._MOST_PICTURES", NUM // 3)
+    assert score() > whole - 0.1

@@ -31,11 +31,11 @@ def split_pictures(dataset: Dataset, *, seed: int, together: Sequence[tuple[int,
     return _with_splits(dataset, assigned, "made from train" if missing else dataset.split_source)
 
 
-def fold_of_units(found: Sequence[Sequence[Picture]], num_folds: int) -> dict[int, int]:
+def fold_of_units(found: Sequence[Sequence[Picture]], num_folds: int, *, seed: int = 0) -> dict[int, int]:
     """A fold for each row: every class is spread as evenly as whole units allow. The largest units go first."""
     filled: dict[str, list[int]] = defaultdict(lambda: [0] * num_folds)
     totals, folds = [0] * num_folds, {}
-    for unit in sorted(_in_random_order(list(map(list, found)), 0), key=len, reverse=True):
+    for unit in sorted(_in_random_order(list(map(list, found)), seed), key=len, reverse=True):
         labels = Counter(picture.label for picture in unit)
         best = min(range(num_folds), key=lambda fold: (sum(filled[label][fold] for label in labels), totals[fold]))
         for label, count in labels.items():

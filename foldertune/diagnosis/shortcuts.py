@@ -33,7 +33,7 @@ _BORDER_PX, _BORDER_PARTS = 4, 24  # of a sketch: depth, and parts along each si
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
+class Appearances:
     """Readable pictures with their class numbers (N,), folds (N,), lights, files, sketches (N, P, P) and thumbs (N, 8, 8, 3).
 
     folds: copies have the same; each property is judged on the fold that it was not fitted to.
@@ -62,7 +62,7 @@ class Property:
     grave_from: float = _GRAVE
 
 
-def shortcut_findings(seen: Looks, classes: Sequence[str], *, asked: Asked) -> Iterator[Finding]:
+def shortcut_findings(seen: Appearances, classes: Sequence[str], *, asked: Asked) -> Iterator[Finding]:
     """One finding for each property that tells a class from the others, with the class that it tells best."""
     counts = np.bincount(seen.labels, minlength=len(classes))
     judged = [number for number in range(len(classes)) if counts[number] >= LEAST_OF_A_CLASS]
@@ -108,7 +108,7 @@ def _standard_error(area: float, num_positive: int, num_negative: int) -> float:
 # --------------------------------------------------------------------------------------------------------------- properties
 
 
-def _properties(seen: Looks, num_classes: int) -> Iterator[Property]:
+def _properties(seen: Appearances, num_classes: int) -> Iterator[Property]:
     files, pictures = seen.files, seen.pictures
 
     def judged(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -165,7 +165,7 @@ def _properties(seen: Looks, num_classes: int) -> Iterator[Property]:
     )
 
 
-def _mark(seen: Looks, num_classes: int) -> Property:
+def _mark(seen: Appearances, num_classes: int) -> Property:
     scores, places = mark_scores(seen.sketches, seen.labels, seen.folds, num_classes=num_classes)
     return Property(
         "A mark at one place", _OF_MARKS, scores, lambda place: f"at the {places[seen.labels[place]]}, like the others of its class",
@@ -190,7 +190,7 @@ def _one_hot(words: Sequence[str]) -> NDArray[np.float64]:
     return np.array([[float(word == kind) for kind in kinds] for word in words])
 
 
-def _by_tree(values: NDArray[np.float64], seen: Looks, num_classes: int) -> NDArray[np.float64]:
+def _by_tree(values: NDArray[np.float64], seen: Appearances, num_classes: int) -> NDArray[np.float64]:
     """(N, K): probabilities of each picture by a small tree that was fitted to the other folds."""
     from sklearn.tree import DecisionTreeClassifier
 
@@ -213,7 +213,9 @@ def _row(each: Property, picture: Picture, place: int, number: int, label: str) 
     return Evidence(picture.path, round(score, 3), each.shown(place), label=label)
 
 
-def _finding(each: Property, seen: Looks, classes: Sequence[str], areas: dict[int, float], asked: Asked) -> Finding:
+def _finding(
+    each: Property, seen: Appearances, classes: Sequence[str], areas: dict[int, float], asked: Asked
+) -> Finding:
     best = next(iter(areas))
     others = f", and {counted(len(areas) - 1, 'other class')}" if len(areas) > 1 and len(classes) > 2 else ""
     rows = [

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from foldertune.data.table import FORMULA
+from foldertune.data.table import guarded
 from foldertune.errors import DataError, SettingsError
 from foldertune.evaluation.metrics import Floats
 from foldertune.records import Picture
@@ -47,7 +47,7 @@ def write_answer_table(path: Path, rows: Iterable[Sequence[object]]) -> None:
     writer = csv.writer(stream)  # its line ending of two characters is what makes it quote each of them inside of names
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow(_guarded(value) for value in row)
+        writer.writerow(guarded(value) for value in row)
     write_text(path, stream.getvalue())
 
 
@@ -72,8 +72,3 @@ def check_table_path(path: Path) -> None:
 
 def _word(yes: bool) -> str:
     return "yes" if yes else "no"
-
-
-def _guarded(value: object) -> str:
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith((*FORMULA, "'")) else text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foldertune.data.split import units
+from foldertune.data.split import fold_of_units, units
 from foldertune.evaluation.intervals import area, wilson_share
 from foldertune.evaluation.metrics import fit_temperature, softmax
 from foldertune.evaluation.unlike import FEWEST, KINDS, MAX_SOFTMAX, fit_unlike, known_scores
@@ -23,7 +23,7 @@ from foldertune.training.head import refit_folds, refit_head
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TRIALS = 1  # raised whenever the same features give other figures
+TRIALS = 2  # raised whenever the same features give other figures
 FEW_TEST_PICTURES = 30  # of a class: an interval of its recall is then wider than a third
 NUM_FOLDS, NUM_REPEATS = 5, 3
 # Below four classes there are not two others to tell a held-out one from. More than six say hardly more of which score is better: a guess.
@@ -68,12 +68,11 @@ def try_features(
     pictures: Mapping[Split, Sequence[Picture]],
     *,
     strength: float,
-    copies: Sequence[tuple[int, int]] = (),
 ) -> Trials:
-    """Both, each where it is of use.   strength: that of the fitted head.   copies: see `cross_validate`."""
+    """Both, each where it is of use.   strength: that of the fitted head."""
     again = None
     if wants_cross_validation(found):
-        again = cross_validate(found, pictures, strength=strength, copies=copies, seed=0)
+        again = cross_validate(found, pictures, strength=strength, seed=0)
     return Trials(held_out_aurocs(found, strength=strength), again)
 
 
@@ -131,20 +130,18 @@ def cross_validate(
     pictures: Mapping[Split, Sequence[Picture]],
     *,
     strength: float,
-    copies: Sequence[tuple[int, int]] = (),
     seed: int,
 ) -> CrossValidation:
     """The head fitted on four fifths of all pictures and tested on the fifth, for each fifth, three times over.
 
-    copies: rows of pictures that show the same; they, identical files and groups stay on one side.
+    Identical files and pictures of one group, as copies and bursts are, stay on one side.
     """
     everything = [picture for split in SPLITS for picture in pictures[split]]
     features = np.concatenate([found.values[split] for split in SPLITS])
     labels = np.concatenate([found.labels[split] for split in SPLITS])
-    together = unit_numbers(everything, copies)
-    folds = np.stack(
-        [unit_folds(together, labels, num_folds=NUM_FOLDS, seed=seed + repeat) for repeat in range(NUM_REPEATS)]
-    )
+    together = units(everything)
+    by_row = [fold_of_units(together, NUM_FOLDS, seed=seed + repeat) for repeat in range(NUM_REPEATS)]
+    folds = np.array([[fold[picture.row] for picture in everything] for fold in by_row], np.int64)
     answers = refit_folds(features, labels, folds, num_classes=found.num_classes, strength=strength).argmax(2)
     hits = answers == labels
     right = hits.mean(0)
@@ -181,29 +178,3 @@ def corrected_interval(shares: Sequence[float], *, test_share: float, num_pictur
     spread = float(stdtrit(max(1, num - 1), 0.975)) * math.sqrt((1 / num + test_share / (1 - test_share)) * variance)
     least = wilson_share(mean, num_pictures)
     return Interval(mean, max(0.0, min(least.low, mean - spread)), min(1.0, max(least.high, mean + spread)))
-
-
-def unit_numbers(pictures: Sequence[Picture], copies: Sequence[tuple[int, int]] = ()) -> NDArray[np.int64]:
-    """(N,) the same number for pictures that must not be parted."""
-    number_of = {picture.row: number for number, unit in enumerate(units(pictures, copies)) for picture in unit}
-    return np.array([number_of[picture.row] for picture in pictures], np.int64)
-
-
-def unit_folds(
-    together: NDArray[np.int64], labels: NDArray[np.int64], *, num_folds: int, seed: int
-) -> NDArray[np.int64]:
-    """(N,) a fold for each picture, one for all of a unit; every class is spread as evenly as that allows.
-
-    The largest units come first; each goes where the fewest pictures of its classes are, the fewest of all where that is equal.
-    """
-    random = np.random.Generator(np.random.Philox(key=[seed, 0x756E6974]))
-    members = [np.flatnonzero(together == unit) for unit in random.permutation(np.unique(together))]
-    members.sort(key=len, reverse=True)
-    filled = np.zeros((num_folds, int(labels.max()) + 1))
-    folds = np.empty(len(labels), np.int64)
-    for rows in members:
-        counts = np.bincount(labels[rows], minlength=filled.shape[1])
-        fold = min(range(num_folds), key=lambda one: (filled[one] @ counts, filled[one].sum()))
-        filled[fold] += counts
-        folds[rows] = fold
-    return folds
