@@ -26,6 +26,7 @@ from foldertune.data import folder as data_folder
 from foldertune.data import looks
 from foldertune.data import pack as data_pack
 from foldertune.data.patch import read_patch
+from foldertune.diagnosis import duplicates
 from foldertune.diagnosis.balance import balance_findings
 from foldertune.diagnosis.changes import REMEDIES, Conflict, conflict_findings
 from foldertune.diagnosis.findings import KINDS, Asked, by_importance
