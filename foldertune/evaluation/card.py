@@ -113,7 +113,7 @@ def _training(facts: ReportFacts, model: str, weights_source: str) -> Iterator[s
             ],
         )
     if facts.unreadable:
-        yield f"Left out because they cannot be read: {count(len(facts.unreadable), 'picture')} (see report.html)."
+        yield f"Left out, each with its reason in report.html: {count(len(facts.unreadable), 'picture')}."
     yield "Every setting with its reason stands in plan.json and report.html."
 
 

@@ -281,7 +281,7 @@ def _data(facts: ReportFacts) -> str:
     unreadable = [[name(picture.path), name(picture.label), escape(picture.problem)] for picture in facts.unreadable]
     skipped = [[escape(reason), f"{number:,}"] for reason, number in facts.skipped.items()]
     left_out = [
-        table(["File", "Class", "Problem"], unreadable, caption="Pictures that cannot be read") if unreadable else "",
+        table(["File", "Class", "Problem"], unreadable, caption="Pictures that are left out") if unreadable else "",
         table(["Skipped because", "Files"], skipped, caption="Files that are no pictures of a class", numeric=[1])
         if skipped
         else "",
