@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foldertune.api import (
         Run,
+        compare,
         demo,
         diagnose,
         evaluate,
@@ -33,6 +34,7 @@ __all__ = [
     "FoldertuneError",
     "Run",
     "__version__",
+    "compare",
     "demo",
     "diagnose",
     "evaluate",

@@ -3,13 +3,13 @@
 foldertune.look("photos").findings      # what is wrong with the pictures, and what mends it
 run = foldertune.train("photos")        # look, split, plan, baseline, fine-tune, evaluate, report
 run.evaluate().accuracy                 # with its 95 % interval
+foldertune.compare("photos").answer     # which network to take, or that no difference is shown
 for answer in run.predict("new/"): ...  # one record per picture
 run.predict(content_of_a_jpeg).label    # one picture in memory, at once
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Unpack, get_type_hints, overload
 
 from foldertune.answering import evaluate, predict, speed
 from foldertune.cache import bound_bytes
-from foldertune.data.groups import check_pattern
-from foldertune.errors import DataError, FoldertuneError, InterruptedRunError, SettingsError
+from foldertune.comparing import compare
+from foldertune.errors import FoldertuneError, InterruptedRunError, SettingsError
 from foldertune.explaining import explain
-from foldertune.planning import refuse_contradictions
 from foldertune.records import EpochRecord, Evaluation, Examination, Explanation, Finding, Plan, Prediction, finish
-from foldertune.run import SCHEMA, AnyPath, RunFolder, environment, read_json, write_json
-from foldertune.settings import LookSettings, TrainSettings, Wish, check_settings, is_beyond_guide, read_settings
+from foldertune.run import AnyPath, RunFolder, read_json
+from foldertune.settings import LookSettings, TrainSettings, Wish, is_beyond_guide
 from foldertune.stopping import StopRequest
 from foldertune.team import join, num_restarts
+from foldertune.wishes import new_path, refuse_inside, refuse_no_folder, wish_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Run",
+    "compare",
     "demo",
     "diagnose",
     "evaluate",
@@ -161,8 +162,8 @@ def looking(
         raise SettingsError(
             f"look has no setting '{others[0]}', which is one of training. Accepted: {', '.join(get_type_hints(LookSettings))}."
         )
-    wish = _wish(folder, None, given)
-    _refuse_no_folder(wish.folder, folder)
+    wish = wish_of(folder, given)
+    refuse_no_folder(wish.folder, folder)
     return inspect(wish, None if write_patch is None else Path(write_patch))
 
 
@@ -178,8 +179,8 @@ def planning(folder: AnyPath, *, settings: AnyPath | None = None, **given: Unpac
     """`plan` as a generator of its progress, for whoever shows it."""
     from foldertune.journey import plan_only
 
-    wish = _wish(folder, settings, given)
-    _refuse_no_folder(wish.folder, folder)
+    wish = wish_of(folder, given, settings=settings)
+    refuse_no_folder(wish.folder, folder)
     return plan_only(wish)
 
 
@@ -208,35 +209,19 @@ def start(
     folder: AnyPath, *, run: AnyPath | None = None, settings: AnyPath | None = None, **given: Unpack[TrainSettings]
 ) -> Run:
     """Check the settings and make the run folder; nothing is read or trained yet. `going` does the rest."""
-    wish = _wish(folder, settings, given)
-    _refuse_no_folder(wish.folder, folder)
+    wish = wish_of(folder, given, settings=settings)
+    refuse_no_folder(wish.folder, folder)
     team, (num_starts, most_starts) = join(), num_restarts()
     if run is None and most_starts:
         raise SettingsError("With --max-restarts a run needs a name, by which it is found again: give --run DIR.")
-    place = RunFolder(Path(team.text(str(run or _new_run_path(wish.folder)))))
-    if place.path.resolve().is_relative_to(wish.folder.resolve()):
-        raise SettingsError(
-            f"The run folder {place.path} lies in {folder}, which is never changed. Give another --run."
-        )
+    place = RunFolder(Path(team.text(str(run or new_path(wish.folder, parent="runs")))))
+    refuse_inside(place.path, wish.folder, folder)
     if team.is_first and not (
         num_starts and _is_of(place, wish)
     ):  # else torchrun has started us again: the run goes on
-        _begin(place, wish)
+        place.begin(str(wish.folder), wish.settings, wish.sources)
     team.wait()
     return Run(place.path)
-
-
-def _begin(place: RunFolder, wish: Wish) -> None:
-    place.create()
-    facts = {
-        "schema": SCHEMA,
-        "state": "started",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": environment(),
-    }
-    write_json(
-        place.run_json, {**facts, "folder": str(wish.folder), "settings": wish.settings, "sources": wish.sources}
-    )
 
 
 def _is_of(place: RunFolder, wish: Wish) -> bool:
@@ -338,35 +323,3 @@ def list_models() -> tuple[ModelFacts, ...]:
     from foldertune.models.catalog import list_models as listed
 
     return listed()
-
-
-def _wish(folder: AnyPath, settings: AnyPath | None, given: Any) -> Wish:
-    from_file = read_settings(Path(settings)) if settings is not None else {}
-    typed = check_settings(given)
-    merged = check_settings({**from_file, **typed})
-    for name in ("device", "tune"):
-        if merged.get(name) == "auto":
-            del merged[name]  # type: ignore[misc]  # the plan decides, and says why
-    refuse_contradictions(merged)
-    if (
-        merged.get("weights", "").endswith(".safetensors")
-        or (Path(merged.get("weights", "")) / "model.safetensors").exists()
-    ):
-        # A run may be resumed from another folder.
-        merged["weights"] = str(Path(merged["weights"]).expanduser().absolute())
-    if merged.get("patch"):
-        merged["patch"] = str(Path(merged["patch"]).expanduser().absolute())
-    if merged.get("group_by"):
-        check_pattern(merged["group_by"])
-    sources = {name: "user" if name in typed else "file" for name in merged}
-    return Wish(Path(folder).absolute(), merged, sources)
-
-
-def _new_run_path(folder: Path) -> Path:
-    name = re.sub(r"[^\w.-]+", "-", folder.name).strip("-.") or "pictures"
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _refuse_no_folder(folder: Path, given: AnyPath) -> None:
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {given}. Give a folder with one subfolder of pictures per class.")

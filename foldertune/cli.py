@@ -22,7 +22,7 @@ from cyclopts import (
 )
 
 from foldertune import __version__
-from foldertune.commands import answering, mending, stocks, training, trust
+from foldertune.commands import answering, choosing, mending, stocks, training, trust
 from foldertune.errors import FoldertuneError, InterruptedRunError, SettingsError
 from foldertune.team import may_speak, num_started
 
@@ -57,6 +57,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     training.train,
     answering.evaluate,
     mending.diagnose,
+    choosing.compare,
     answering.predict,
     trust.explain,
     answering.speed,

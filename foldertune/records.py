@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from foldertune.scores import ClassScore as ClassScore  # noqa: PLC0414  # the form by which mypy sees what is passed on
+from foldertune.scores import Comparison as Comparison  # noqa: PLC0414
+from foldertune.scores import Contestant as Contestant  # noqa: PLC0414
 from foldertune.scores import Evaluation as Evaluation  # noqa: PLC0414
 from foldertune.scores import Interval as Interval  # noqa: PLC0414
+from foldertune.scores import Pair as Pair  # noqa: PLC0414
 
 T = TypeVar("T")
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foldertune.comparison_text import comparison_lines
 from foldertune.evaluation_text import evaluation_lines
-from foldertune.records import Box, Evaluation, Examination, Explanation, Finding, Plan, Prediction, plain
+from foldertune.records import Box, Comparison, Evaluation, Examination, Explanation, Finding, Plan, Prediction, plain
 from foldertune.terminal import SPLIT_SOURCES, between, duration, printable, say
 
 if TYPE_CHECKING:
@@ -179,6 +180,15 @@ def print_tried(found: Tried) -> None:
     for text in found.left_out:
         print(printable(f"  Not tried: {text}"))
     print("Intervals are 95 %, each by itself: of three remedies one may look better by chance.")
+
+
+def print_comparison(found: Comparison) -> None:
+    """The networks, the pairs, which to take, and where everything is."""
+    for line in comparison_lines(found):
+        print(printable(line))
+    print(printable(f"Page:   {Path(found.path) / 'comparison.html'}"))
+    best = Path(found.contestants[0].runs[0])
+    print(printable(f"Next:   foldertune predict {_typed(best)} PICTURE..."))
 
 
 def print_speed(found: Choice) -> None:

@@ -203,6 +203,17 @@ class RunFolder:
                 f"The run folder {self.path} cannot be made: {error.strerror}. Give another --run."
             ) from error
 
+    def begin(self, folder: str, settings: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
+        """`create` it, and note what was asked."""
+        self.create()
+        facts = {
+            "schema": SCHEMA,
+            "state": "started",
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": environment(),
+        }
+        write_json(self.run_json, {**facts, "folder": folder, "settings": settings, "sources": sources})
+
     def discard_without_plan(self) -> None:
         """Remove the folder of a run that never got to its plan; any other stays as it is."""
         if not self._never_got_to_a_plan():

@@ -5,6 +5,7 @@ Shares, probabilities and errors are fractions in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -149,3 +150,70 @@ class Evaluation:
     num_leaked: int = 0  # pictures that show the same as one of another split, or are of its group
     without_leaks: Interval | None = None  # accuracy on the others
     left_out: tuple[str, ...] = ()  # paths of pictures that the model was trained or chosen with
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One network of a comparison, trained once or several times on the same split.
+
+    weights: what it began from.   runs: its run folders.   kept: which model each of them kept.   accuracies: of each on the test
+    pictures; accuracy: their mean, with what the pictures and the repeats leave open.   minutes: of a run, on average; learning_s: of
+    fine-tuning alone.   size_mb: of the weights, 10^6 bytes.   latency_ms: of one picture here in float32, without decoding, and
+    pictures_per_s in batches of 8, both with `engine`; 0 where it could not be measured.   advice: what the guide says of it for so
+    many pictures; empty where it says nothing.   efficient: no other is at least as accurate and as fast, and better in one of them.
+    """
+
+    model: str
+    weights: str
+    runs: tuple[str, ...]
+    kept: tuple[str, ...]
+    accuracy: Interval
+    accuracies: tuple[float, ...]
+    macro_f1: float
+    log_loss: float
+    minutes: float
+    learning_s: float
+    parameters: int
+    size_mb: float
+    latency_ms: float
+    pictures_per_s: float
+    engine: str
+    advice: str
+    efficient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two networks on the same test pictures. difference: accuracy of the first less that of the second.
+
+    only_first, only_second: pictures that one of the two alone answers right, on average over the repeats.   p: of so large a
+    difference if there were none, two-sided, corrected for the number of pairs (Holm).   shown: whether p is below 0.05.
+    """
+
+    first: str
+    second: str
+    difference: Interval
+    only_first: float
+    only_second: float
+    p: float
+    shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What `compare` found. contestants: the most accurate first.   pairs: each of them against each, in that order.
+
+    answer: which to take and why, in sentences.   minutes: the budget of each run; None where none had one.
+    left_out: networks that could not be compared, each with the reason.   path: the folder of the comparison.
+    """
+
+    folder: str
+    path: str
+    num_pictures: Mapping[str, int]
+    num_classes: int
+    minutes: float | None
+    repeats: int
+    contestants: tuple[Contestant, ...]
+    pairs: tuple[Pair, ...]
+    answer: str
+    left_out: tuple[str, ...] = ()

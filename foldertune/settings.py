@@ -26,13 +26,18 @@ Imbalance = Literal["none", "weights", "sampling"]
 OptimizerName = Literal["adamw", "sgd"]
 
 
-class LookSettings(TypedDict, total=False):
-    """The settings of `look`, which `plan` and `train` share; every key is optional."""
+class NetworkSettings(TypedDict, total=False):
+    """Which network, and what it begins from."""
 
     model: str
     """Network: resnet18, resnet34, resnet50, resnet101, resnet152, vit_base or vit_large (see `foldertune models`)."""
     weights: str
     """Pretrained weights: imagenet, a tag of `foldertune models`, a path to a .safetensors file, or random."""
+
+
+class DataSettings(TypedDict, total=False):
+    """Which pictures, how they are split and how a network sees them."""
+
     patch: str
     """A patch that `foldertune look --write-patch` wrote: pictures to leave out, to relabel, to keep together."""
     group_by: str
@@ -51,8 +56,8 @@ class LookSettings(TypedDict, total=False):
     """Threads that decode pictures, from 0."""
 
 
-class TrainSettings(LookSettings, total=False):
-    """The settings of `plan` and `train`; every key is optional."""
+class CourseSettings(TypedDict, total=False):
+    """How a network learns."""
 
     preset: Preset
     """Where values come from: auto (measured), documented (the guide's table), guide-defaults, products, xray, plants."""
@@ -92,6 +97,18 @@ class TrainSettings(LookSettings, total=False):
     """Validations without improvement after which training ends; 0 never ends it early."""
     save_minutes: float
     """Longest time between two saved states, in minutes; what an interruption can lose."""
+
+
+class LookSettings(NetworkSettings, DataSettings, total=False):
+    """The settings of `look`, which `plan` and `train` share; every key is optional."""
+
+
+class CompareSettings(DataSettings, CourseSettings, total=False):
+    """The settings of `compare`, the same for every network; every key is optional."""
+
+
+class TrainSettings(LookSettings, CourseSettings, total=False):
+    """The settings of `plan` and `train`; every key is optional."""
 
 
 @dataclass(frozen=True, slots=True)

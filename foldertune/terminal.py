@@ -245,6 +245,7 @@ _EVENTS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
         f"Patch: {facts['path']} has {facts['num_lines']:,} lines that are ready, and {facts['num_proposed']:,} that wait for a person "
         "to take away their ?"
     ],
+    "comparing": lambda facts: [f"Training {facts['number']} of {facts['total']}: {facts['model']}, in {facts['run']}"],
     "explained": lambda facts: [f"Page: {facts['page']}"],
     "note": lambda facts: [str(facts["text"])],
     "warning": lambda facts: [f"Warning: {facts['text']}"],

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exported, but not by its stubs
 from trainings import COURSE, Training, made_features, made_split, thin_network
 
 from foldertune import cli
@@ -192,16 +192,18 @@ def main(folder: Path, scenarios: list[str]) -> int:
 # ------------------------------------------------------------------------------------------------------------- processes
 
 
+_TABLES: list[TCPStore] = []  # what torchrun has for its processes, and keeps until the last has ended
+
+
 def start(folder: Path, *scenarios: str, size: int = 2) -> list[subprocess.Popen[str]]:
     """The processes, as torchrun would start them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    _TABLES.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+    port = str(_TABLES[-1].port)
     command, started = [sys.executable, __file__, str(folder), *scenarios], []
     for rank in map(str, range(size)):
         variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
         variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        variables["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # here the first process has the table that torchrun has otherwise
+        variables["TORCHELASTIC_USE_AGENT_STORE"] = str(True)
         caught = subprocess.PIPE
         started.append(
             subprocess.Popen(command, env={**os.environ, **variables}, text=True, stdout=caught, stderr=caught)

@@ -30,13 +30,14 @@ RANKS = (
     ("explanation", "training"),
     ("examination", "proposals"),
     ("bench",),
-    ("inspection",),
+    ("inspection", "wishes"),
     ("journey", "trying"),
+    ("comparing",),
     ("follower",),
     ("answering", "explaining"),
     ("api", "prediction_file"),
     ("terminal",),
-    ("evaluation_text",),
+    ("comparison_text", "evaluation_text"),
     ("results",),
     ("commands",),
     ("cli",),
@@ -44,7 +45,7 @@ RANKS = (
 )
 RANK_OF = {name: rank for rank, row in enumerate(RANKS) for name in row}
 VERBS = [
-    "demo", "diagnose", "evaluate", "explain", "list_models", "load", "look", "plan", "predict", "resume", "speed", "train",
+    "compare", "demo", "diagnose", "evaluate", "explain", "list_models", "load", "look", "plan", "predict", "resume", "speed", "train",
 ]  # fmt: skip
 # A change here is a change of what users rely on.
 PUBLIC = ["FoldertuneError", "Run", "__version__", *VERBS]

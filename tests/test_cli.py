@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,11 +92,18 @@ def test_no_words_show_the_help_with_every_verb() -> None:
     assert "--debug" in said.out
 
 
-@pytest.mark.parametrize("verb", ["plan", "train"])
-def test_help_of_plan_and_train_has_a_flag_for_every_setting(verb: str) -> None:
-    text = foldertune(verb, "--help").out
-    for name in settings.TrainSettings.__annotations__:
-        assert f"--{name.replace('_', '-')} " in text
+SETTINGS_OF = {
+    "look": settings.LookSettings, "plan": settings.TrainSettings, "train": settings.TrainSettings,
+    "compare": settings.CompareSettings,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", SETTINGS_OF)
+def test_help_has_a_flag_and_a_sentence_for_every_setting_also_those_that_are_inherited(verb: str) -> None:
+    lines = foldertune(verb, "--help", COLUMNS="400").out.splitlines()
+    told = {name: text for line in lines for name, text in re.findall(r"│ --([a-z-]+) .*?  +(\S.*?) +│", line)}
+    for name in SETTINGS_OF[verb].__annotations__:
+        assert told[name.replace("_", "-")].count(" ") > 2, name
 
 
 # Wrong usage: exit 2, one sentence, what is accepted

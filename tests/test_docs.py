@@ -29,7 +29,15 @@ from foldertune.guide import FIXED
 from foldertune.planning import RULES
 from foldertune.records import EpochRecord, Evaluation
 from foldertune.run import RunFolder
-from foldertune.settings import BEYOND_GUIDE, RANGES, LookSettings, Range, TrainSettings
+from foldertune.settings import (
+    BEYOND_GUIDE,
+    RANGES,
+    CourseSettings,
+    DataSettings,
+    NetworkSettings,
+    Range,
+    TrainSettings,
+)
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -54,9 +62,9 @@ def cli_page() -> str:
 
 
 def setting_sentences() -> dict[str, str]:
-    """What the docstring below each key of TrainSettings says, those that `look` shares first."""
+    """What the docstring below each key of TrainSettings says, in its order."""
     found = {}
-    for settings_class in (LookSettings, TrainSettings):
+    for settings_class in (NetworkSettings, DataSettings, CourseSettings):
         (tree,) = ast.parse(inspect.getsource(settings_class)).body
         assert isinstance(tree, ast.ClassDef)
         for key, text in pairwise(tree.body):

@@ -17,8 +17,13 @@ def tensors_of(model: str, *, num_classes: int) -> dict[str, TensorShape]:
     """The shape of each tensor by its name, in the order of a state_dict.   model: as in the catalogue.   num_classes: from 1."""
     shape = shape_of(model)
     if isinstance(shape, ResNetShape):
-        return {**dict(_resnet(shape)), **dict(_linear("fc", shape.feature_size, num_classes))}
-    return {**dict(_vit(shape)), **dict(_linear("head", shape.width, num_classes))}
+        return {**dict(_resnet(shape)), **dict(_linear(head_of(model), shape.feature_size, num_classes))}
+    return {**dict(_vit(shape)), **dict(_linear(head_of(model), shape.width, num_classes))}
+
+
+def head_of(model: str) -> str:
+    """What the names of the classifier's tensors begin with, before a dot."""
+    return "fc" if isinstance(shape_of(model), ResNetShape) else "head"
 
 
 Entries = Iterator[tuple[str, TensorShape]]

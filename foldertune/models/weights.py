@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from foldertune.errors import DataError, SettingsError
 from foldertune.models.catalog import ModelFacts, list_models, model_facts
 from foldertune.models.config import ModelConfig, config_for, read_config
-from foldertune.models.inventory import COUNTER, TensorShape
+from foldertune.models.inventory import COUNTER, TensorShape, head_of, tensors_of
 from foldertune.models.tensor_file import COUNTERS, FLOATS, TensorFacts, read_header, read_tensors, write_tensors
 from foldertune.preprocess import Preprocess
 from foldertune.run import written_whole
@@ -169,13 +169,8 @@ def read_weights(
     import numpy as np
 
     offered = {name: facts for name, facts in read_header(path).items() if not name.startswith(ignoring)}
-    needed = {name: shape for name, shape in expected.items() if name in offered or not name.endswith(COUNTER)}
-    differences = _differences(needed, offered)
-    if differences:
-        raise SettingsError(
-            f"The weights file {path} is not of a {model}: {'; '.join(differences)}. "
-            f"Give weights of a {model}, or name the file's own model with --model."
-        )
+    if differences := _differences(_needed(expected, offered), offered):
+        raise SettingsError(_unfit(path, model, differences))
     tensors = read_tensors(path, offered)
     broken = [name for name, values in tensors.items() if not np.isfinite(values).all()]
     if broken:
@@ -185,10 +180,32 @@ def read_weights(
     return tensors
 
 
+def refuse_unfit(weights: ResolvedWeights, model: str) -> None:
+    """Raise SettingsError for a file of another network than this, without loading it. Its head may have any number of classes."""
+    if weights.path is None:
+        return
+    head = f"{head_of(model)}."
+    expected = {name: shape for name, shape in tensors_of(model, num_classes=1).items() if not name.startswith(head)}
+    offered = {name: facts for name, facts in read_header(weights.path).items() if not name.startswith(head)}
+    if differences := _differences(_needed(expected, offered), offered):
+        raise SettingsError(_unfit(weights.path, model, differences))
+
+
 def write_weights(network: Network, path: Path) -> None:
     """Write the network's tensors as safetensors, complete or not at all. Raises WorkFailedError (disk full)."""
     with written_whole(path) as temporary:
         write_tensors(temporary, network.state_dict(), metadata={"format": "pt"})
+
+
+def _needed(expected: Mapping[str, TensorShape], offered: Mapping[str, TensorFacts]) -> dict[str, TensorShape]:
+    return {name: shape for name, shape in expected.items() if name in offered or not name.endswith(COUNTER)}
+
+
+def _unfit(path: Path, model: str, differences: list[str]) -> str:
+    return (
+        f"The weights file {path} is not of a {model}: {'; '.join(differences)}. "
+        f"Give weights of a {model}, or name the file's own model with --model."
+    )
 
 
 def _differences(expected: Mapping[str, TensorShape], offered: Mapping[str, TensorFacts]) -> list[str]:

@@ -1,0 +1,114 @@
+"""How often does `compare` call two trainings of one network equal? Wanted: at least 95 of 100.
+
+Each set is split once and one network is trained on it several times, as `foldertune compare --repeats` does. Every two trainings are
+then held against each other as if they were of two networks; and every two of them against every other two. Trainings are kept, so that a
+run that was cut off goes on.
+
+usage: python benchmarks/compare.py FOLDER ... --weights FILE.safetensors [--model resnet50] [--repeats 8] [--minutes 2] [--seed 100]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from environments import place
+from tables import load_now, parser_of, publish
+from tables import page as page_of
+
+from foldertune.evaluation.metrics import paired_share_difference
+from foldertune.evaluation.pairs import TRAINING_SHARE, compare_rights
+from foldertune.evaluation.standing import read_answers
+from foldertune.run import RunFolder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HEAD = "| compared | pairs | called equal | median width of the interval, points |\n|---|---|---|---|"
+
+
+def main() -> None:
+    parser = parser_of(__doc__, "compare", rounds=False)
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--seed", type=int, default=100, help="of the first training and of the split")
+    given = parser.parse_args()
+    load = load_now()
+    sections = [section(folder, given) for folder in given.folders]
+    text = page_of("Two trainings of one network, compared", sections, arguments=sys.argv, load=load)
+    publish("compare", text, write=not given.no_page)
+
+
+def section(folder: Path, given: argparse.Namespace) -> str:
+    """All trainings of one set, and every two of them."""
+    from foldertune.comparing import comparing
+    from foldertune.terminal import show
+
+    run = place("compare") / f"{folder.name}-{given.model}-{given.seed}-{given.minutes:g}-{given.repeats}"
+    run.parent.mkdir(parents=True, exist_ok=True)
+    found = show(
+        comparing(
+            folder, models=[given.model], weights=given.weights, repeats=given.repeats, run=run,
+            max_minutes=given.minutes, seed=given.seed,
+        )
+    )  # fmt: skip
+    (only,) = found.contestants
+    answers = [read_answers(RunFolder(Path(each))) for each in only.runs]
+    rights = np.stack([each.right for each in answers])
+    kept = ", ".join(f"{kind} {only.kept.count(kind)}" for kind in sorted(set(only.kept)))
+    spread = float(np.std(only.accuracies, ddof=1))
+    rows = list(table(rights, answers[0].groups))
+    return "\n\n".join(
+        [
+            f"## {folder.name}",
+            f"{rights.shape[1]} test pictures, {len(rights)} trainings of at most {given.minutes:g} minutes; kept: {kept}. Accuracy "
+            f"{100 * min(only.accuracies):.1f} to {100 * max(only.accuracies):.1f} %, standard deviation {100 * spread:.2f} points; two of "
+            f"them differ in {100 * disagreement(rights):.1f} % of the pictures.",
+            "\n".join([HEAD, *rows]),
+        ]
+    )
+
+
+def table(rights: NDArray[np.bool_], groups: NDArray[np.int64]) -> Iterator[str]:
+    """One line for each way to compare. rights: (R, N)."""
+    numbers = range(len(rights))
+    singles = list(combinations(numbers, 2))
+    plain = []
+    for one, other in singles:
+        ups, downs = int((rights[one] & ~rights[other]).sum()), int((rights[other] & ~rights[one]).sum())
+        found = paired_share_difference(ups, downs, rights.shape[1])
+        plain.append((found.low <= 0 <= found.high, found.high - found.low))
+    yield _row("two trainings, by the pictures alone (what `compare` does not do)", plain)
+    once = [compare_rights(("a", rights[[one]]), ("b", rights[[other]]), groups) for one, other in singles]
+    yield _row(
+        f"two trainings, as `compare` does (the chance of training taken as {TRAINING_SHARE:g} times that of the pictures)",
+        [(not pair.shown, pair.difference.high - pair.difference.low) for pair in once],
+    )
+    twos = [(one, other) for one in singles for other in singles if one < other and not set(one) & set(other)]
+    two = [compare_rights(("a", rights[list(one)]), ("b", rights[list(other)]), groups) for one, other in twos]
+    yield _row(
+        "two against two others, as with --repeats 2",
+        [(not pair.shown, pair.difference.high - pair.difference.low) for pair in two],
+    )
+
+
+def disagreement(rights: NDArray[np.bool_]) -> float:
+    """The share of pictures that one of two trainings alone answers right, on average over all pairs."""
+    return float(np.mean([(rights[one] ^ rights[other]).mean() for one, other in combinations(range(len(rights)), 2)]))
+
+
+def _row(name: str, found: list[tuple[bool, float]]) -> str:
+    equal = sum(same for same, _ in found) / len(found)
+    return f"| {name} | {len(found)} | {equal:.1%} | {100 * float(np.median([width for _, width in found])):.1f} |"
+
+
+if __name__ == "__main__":
+    main()
