@@ -52,7 +52,7 @@ class Judged:
 # Middles and spreads are measured (docs/log.md, "The forecast of accuracy"), all with ImageNet weights of a ResNet-50.
 HEAD = Left(-0.07, 0.12, "the head is kept as it is")
 NEAR = Left(-0.25, 0.25, "pictures like those of the pretraining gain little from fine-tuning")
-FAR = Left(-0.55, 0.50, "pictures far from those of the pretraining gain much from fine-tuning")
+FAR = Left(-0.65, 0.50, "pictures far from those of the pretraining gain much from fine-tuning")
 UNKNOWN = Left(-0.30, 0.60, "what these settings gain was not measured")
 # A head that learns from N times as many pictures leaves N ** -0.3 of its errors, less or more.
 GROWTH, GROWTH_SPREAD = 0.3, 0.15
