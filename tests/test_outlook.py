@@ -80,7 +80,7 @@ def test_expected_range_grows_as_pictures_become_fewer(left: Left, accuracy: flo
         found = expected_range(replace(JUDGED, accuracy=accuracy, **other), left)
         widths.append(found.high - found.low)
     assert widths == sorted(widths)
-    assert widths[-1] > 1.2 * widths[0]
+    assert widths[-1] > 1.1 * widths[0]
 
 
 def test_expected_range_of_a_sample_is_wider_and_expects_more_and_says_so() -> None:
