@@ -29,6 +29,10 @@ AUTO_MINUTES_ANY = 1.3  # times that where pictures may be turned: there are fou
 # that answered 0.66 after one epoch, 0.81 after two and 0.87 to 0.90 after four, where the baseline had 0.82.
 LEAST_EPOCHS, LEAST_ADAPTING = 2, 4
 CLOSING_S = 10.0  # fitting the head, compiling the last engine, figures, report; a guess, with which five forecasts were within 4 %
+# Seconds for a multiply-add of one pass over all features (pictures x classes x values): a second head, which looks for wrong labels, and
+# trials of unknown classes and of other folds, which are left out above so many. On one core 792 seedlings took 3.3 and 2.8 s, 1,833
+# clothes 8 s for the trials (docs/log.md). A network's number of values is not known here; that of a ResNet-50 is taken.
+SECOND_HEAD_S, TRIALS_S, WORTHWHILE, NUM_FEATURES = 1.7e-7, 2e-7, 2e8, 2048
 Chosen = Mapping[str, Any]  # what a plan has decided so far: setting -> value
 
 
@@ -131,7 +135,14 @@ def seconds_of(situation: Situation, chosen: Chosen) -> float:
     closing = 2 * (situation.num_val + num_test) / probe.features_per_s + CLOSING_S
     closing += 3 * bool(chosen.get("blend") and epochs) * situation.num_val / probe.validate_per_s
     seconds: float = probe.start_s + looks + features + views + learning + validating + closing
-    return seconds
+    return seconds + seconds_of_heads(situation, chosen)
+
+
+def seconds_of_heads(situation: Situation, chosen: Chosen) -> float:
+    """Of fitting heads beside the baseline's, for findings and trials."""
+    work = situation.num_pictures * situation.num_classes * NUM_FEATURES
+    second = 0.0 if chosen["weights"] == "random" else SECOND_HEAD_S
+    return (second + TRIALS_S * (work <= WORTHWHILE)) * work
 
 
 def seconds_beside_training(probe: Probe, chosen: Chosen, counts: Mapping[Split, int], *, num_blends: int) -> float:
@@ -155,6 +166,8 @@ def minutes_allowed(situation: Situation, chosen: Chosen) -> tuple[float | None,
     if chosen["device"] == "cpu" and chosen["weights"] != "random":
         longer = AUTO_MINUTES_ANY if chosen.get("orientation") == "any" else 1.0
         minutes = longer * (AUTO_MINUTES + AUTO_MINUTES_PER_1000 * situation.num_pictures / 1_000)
+        # Which layers learn for how long does not follow from how many classes there are to fit heads for.
+        minutes += seconds_of_heads(situation, chosen) / 60
         return minutes, "what a processor should take for so many pictures; --max-minutes or --epochs change it"
     return None, ""
 

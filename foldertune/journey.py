@@ -103,7 +103,7 @@ def _steps(trip: Trip) -> Journey[None]:
     bench = open_bench(known.values(), weights, looked.dataset, machine, team=trip.team)
     plan = yield from make_plan(run, wish, bench, looked.decode_per_s)
 
-    material, baseline = yield from first_model(run, bench, plan, looked.kin)
+    plan, material, baseline = yield from first_model(run, bench, plan, looked.kin)
     yield from find_faults(run, wish, bench, looked)
     del looked  # its glances are no longer needed
     bench.engine = None  # what it holds is needed from here on
@@ -119,7 +119,22 @@ def plan_only(wish: Wish) -> Journey[Plan]:
     machine = find_machine(wish.settings.get("device", "auto"))
     looked = yield from look_and_tell(wish, weights)
     draft = decide(situation_of(looked.dataset, machine, weights.preprocess), wish.settings)
-    return probed_plan(wish, open_bench(draft.values(), weights, looked.dataset, machine), looked.decode_per_s)[0]
+    bench = open_bench(draft.values(), weights, looked.dataset, machine)
+    plan = probed_plan(wish, bench, looked.decode_per_s)[0]
+    return (yield from _with_accuracy(plan, bench))
+
+
+def _with_accuracy(plan: Plan, bench: Bench, fitted: Head | None = None) -> Journey[Plan]:
+    """The plan whose forecast also tells the accuracy that it will reach.   fitted: the head of the baseline, where there is one."""
+    from foldertune.training.expectation import expected_accuracy
+
+    if plan.forecast is None:
+        return plan
+    extraction = bench.extraction(cache_folder())
+    accuracy, why_not = yield from expected_accuracy(
+        bench.dataset, plan.values(), extraction, bench.preprocess, fitted=fitted
+    )
+    return replace(plan, forecast=replace(plan.forecast, accuracy=accuracy, no_accuracy=why_not))
 
 
 def find_weights(wish: Wish) -> Journey[ResolvedWeights]:
@@ -213,8 +228,8 @@ def refuse_other_weights(run: RunFolder, weights: ResolvedWeights) -> None:
         )
 
 
-def first_model(run: RunFolder, bench: Bench, plan: Plan, kin: Kin) -> Journey[tuple[Material, Baseline]]:
-    """The baseline, saved as a whole model that `predict` can use from now on."""
+def first_model(run: RunFolder, bench: Bench, plan: Plan, kin: Kin) -> Journey[tuple[Plan, Material, Baseline]]:
+    """The baseline, saved as a whole model that `predict` can use from now on; the plan now tells what accuracy it leads to."""
     from foldertune.models.weights import write_weights
     from foldertune.training.baseline import fit_baseline, head_logits, prepare_material
     from foldertune.training.examine import examination, inputs_noted
@@ -237,6 +252,10 @@ def first_model(run: RunFolder, bench: Bench, plan: Plan, kin: Kin) -> Journey[t
         out_of_fold_log_loss=head.log_loss,
         strength=head.strength,
     )
+    plan = yield from _with_accuracy(plan, bench, head)
+    run.update(forecast=plain(plan.forecast))
+    if plan.forecast:
+        yield event("expected", accuracy=plan.forecast.accuracy, no_accuracy=plan.forecast.no_accuracy)
     inputs = inputs_noted(
         bench.network, bench.engine, bench.preprocess, material, (bench.weights.path, bench.weights_id)
     )
@@ -245,7 +264,7 @@ def first_model(run: RunFolder, bench: Bench, plan: Plan, kin: Kin) -> Journey[t
     # Looked at in the end, computed while the engine is here.
     test = yield from head_logits(head, "test", material, extraction)
     trials = yield from _trials(bench, material, head)
-    return material, replace(baseline, logits={**baseline.logits, "test": test}, trials=trials)
+    return plan, material, replace(baseline, logits={**baseline.logits, "test": test}, trials=trials)
 
 
 def _trials(bench: Bench, material: Material, head: Head) -> Journey[Trials]:

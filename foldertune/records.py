@@ -138,13 +138,36 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class AccuracyRange:
+    """Where the accuracy on the test pictures will lie: from `low` to `high` in so many of all runs as `level` says; `value` is expected.
+
+    head_accuracy: of the head on frozen features, out of fold, on num_judged training pictures.   num_test: pictures that it will be
+    measured on.   why: what is expected of the run beyond the head.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    head_accuracy: float
+    num_judged: int
+    num_test: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run is expected to take on this machine."""
+    """What a run is expected to take on this machine, and to reach.
+
+    accuracy: None where it cannot be had, and in older runs; no_accuracy then says why.
+    """
 
     minutes: float
     memory_mib: float
     disk_mib: float
     cache_mib: float = 0.0  # of disk_mib, what goes into the cache
+    accuracy: AccuracyRange | None = None
+    no_accuracy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from foldertune.comparison_text import comparison_lines
 from foldertune.evaluation_text import evaluation_lines
 from foldertune.records import Box, Comparison, Evaluation, Examination, Explanation, Finding, Plan, Prediction, plain
-from foldertune.terminal import SPLIT_SOURCES, between, duration, printable, say
+from foldertune.terminal import SPLIT_SOURCES, between, duration, expected, printable, say
 
 if TYPE_CHECKING:
     from foldertune.api import Run
@@ -100,6 +100,10 @@ def print_plan(found: Plan) -> None:
         print(
             f"\nForecast: {duration(forecast.minutes)}, {forecast.memory_mib:,.0f} MiB of memory, {forecast.disk_mib:,.0f} MiB of disk"
         )
+        if forecast.accuracy:
+            print(f"Accuracy: {expected(forecast.accuracy)}")
+        elif forecast.no_accuracy:
+            print(f"Accuracy: not forecast, {forecast.no_accuracy}")
     for text in found.warnings:
         print(printable(f"Warning: {text}"))
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from foldertune.errors import DataError, MissingError, SettingsError, WorkFailedError
-from foldertune.records import Decision, EpochRecord, Event, Forecast, Plan, plain
+from foldertune.records import Decision, EpochRecord, Event, Forecast, Plan, plain, restored
 
 AnyPath = str | os.PathLike[str]  # a run of the API is one too
 SCHEMA = 1  # of run.json; a newer one is refused, an older one is read
@@ -308,10 +308,10 @@ class RunFolder:
         try:
             return Plan(
                 tuple(Decision(**row) for row in rows),
-                Forecast(**forecast) if forecast else None,
+                restored(Forecast, forecast) if forecast else None,
                 tuple(facts.get("plan_warnings", ())),
             )
-        except TypeError as error:
+        except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{self.plan_json} is not a plan of this version: {error}.") from error
 
     def write_history(self, history: list[EpochRecord]) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from foldertune.records import Event, Interval, Prediction, Progress
+from foldertune.records import AccuracyRange, Event, Interval, Prediction, Progress
 
 T = TypeVar("T")
 _STAGES = {
@@ -204,6 +204,12 @@ def _baseline(facts: Mapping[str, Any]) -> list[str]:
     return [f"Baseline: {val}{facts['out_of_fold_accuracy']:.1%} out of fold; usable from now on"]
 
 
+def _expected(facts: Mapping[str, Any]) -> list[str]:
+    if facts["accuracy"]:
+        return [f"Forecast: {expected(AccuracyRange(**facts['accuracy']))}"]
+    return [f"No forecast of the accuracy: {facts['no_accuracy']}"]
+
+
 def _epoch(facts: Mapping[str, Any]) -> list[str]:
     val = "" if facts["val_accuracy"] is None else f"  val {facts['val_accuracy']:.1%}"
     kept = "  chosen so far" if facts["best"] else ""
@@ -234,6 +240,7 @@ _EVENTS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "weights": _weights,
     "planned": _planned,
     "baseline": _baseline,
+    "expected": _expected,
     "epoch": _epoch,
     "kept": lambda facts: [str(facts["sentence"])],
     "evaluated": _evaluated,
@@ -262,6 +269,15 @@ _EVENTS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
 def between(interval: Interval) -> str:
     """A share with its interval, in words."""
     return f"{interval.value:.1%} (95% interval {interval.low:.1%} to {interval.high:.1%})"
+
+
+def expected(found: AccuracyRange) -> str:
+    """A forecast of accuracy, in words, with what it rests on."""
+    head = f"{found.head_accuracy:.1%} out of fold by the head on frozen features of {found.num_judged:,} training pictures"
+    return (
+        f"{found.value:.1%} of the {found.num_test:,} test pictures right, between {found.low:.1%} and {found.high:.1%} "
+        f"in {found.level:.0%} of runs ({head}; {found.why})"
+    )
 
 
 def duration(minutes: float) -> str:

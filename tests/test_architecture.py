@@ -22,7 +22,7 @@ RANKS = (
     ("errors", "stopping", "scores"),
     ("records", "images", "cache"),
     ("run", "preprocess", "machine", "settings"),
-    ("guide", "forecast", "team", "notes"),
+    ("guide", "forecast", "outlook", "team", "notes"),
     ("recipe",),
     ("data", "diagnosis", "models", "planning", "digits"),
     ("engines", "diagnosing"),

@@ -14,6 +14,7 @@ from typing import Any
 import contest
 import coverage
 import environments
+import forecast
 import model_files
 import numpy as np
 import predict
@@ -514,3 +515,49 @@ def test_coverage_promises_and_calibration_tell_whether_they_hold() -> None:
     assert [row.split("|")[1].strip() for row in rows] == ["1%", "2%", "5%", "10%"]
     assert all(float(row.split("|")[3].strip(" %")) >= 80 for row in rows)
     assert coverage.calibration(found).endswith(("inside.", "outside."))
+
+
+# The forecast of accuracy
+
+
+def test_drawn_subsets_are_the_seeds_own_and_of_the_sizes_that_are_told() -> None:
+    pool = {name: [Path(f"{name}/{number}.jpg") for number in range(66)] for name in "abcdefghijkl"}
+    sizes = []
+    for seed in range(20):
+        chosen = forecast.drawn(pool, seed)
+        assert chosen == forecast.drawn(pool, seed)
+        counts = {len(paths) for paths in chosen.values()}
+        assert len(counts) == 1
+        assert all(set(paths) <= set(pool[name]) for name, paths in chosen.items())
+        assert forecast.FEWEST_CLASSES <= len(chosen) <= len(pool)
+        sizes.append((len(chosen), sum(map(len, chosen.values()))))
+    assert all(forecast.FEWEST_OF_EACH * num <= total <= 500 for num, total in sizes)
+    assert len(set(sizes)) > 10
+
+
+def test_forecast_page_says_how_often_the_range_held() -> None:
+    expected = {"low": 0.8, "high": 0.9, "value": 0.86, "head_accuracy": 0.85, "num_test": 40}
+    row = {
+        "set": "clothing", "seed": 11, "num_classes": 4, "num_pictures": 240, "tune": "all", "accuracy": expected, "told_again": True,
+        "baseline": 0.85, "kept": "fine-tuned", "reached": 0.9, "plan_s": 30.0, "train_s": 100.0, "forecast_s": 90.0,
+    }  # fmt: skip
+    rows = [row, {**row, "reached": 0.925}, {**row, "reached": 0.775}]
+    assert [forecast.is_inside(each) for each in rows] == [True, False, False]
+    assert forecast.verdict_of(rows).startswith(
+        "The range holds what was reached in 1 of 3 runs (33%, 95 % interval 6% to 79%)"
+    )
+    lines = forecast.table_of(rows).splitlines()
+    assert lines[2] == (
+        "| clothing | 11 | 4 | 240 | 40 | 0.850 | 0.800 to 0.900 | 0.860 | 0.850 | fine-tuned, 0.900 | yes | all | 30 s | 100 s | 90 s |"
+    )
+    assert "| **no** |" in lines[3]
+    assert {line.count("|") for line in lines} == {16}
+
+
+def test_forecast_refuses_seeds_by_which_it_was_chosen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["forecast.py", "digits", "--weights", "w.safetensors", "--seeds", "7", "101"])
+    with pytest.raises(SystemExit):
+        forecast.main()
+    assert "by seeds [101] the forecast was chosen; give others" in capsys.readouterr().err

@@ -324,7 +324,11 @@ def test_plan_json_is_one_document_that_settings_reads_again(small_run: Path, tm
     said = foldertune("plan", pictures, *SMALL, "--seed", "7", "--json")
     assert said.code == 0
     assert set(said.document) == {"settings", "forecast", "warnings"}
-    assert set(said.document["forecast"]) == {"minutes", "memory_mib", "disk_mib", "cache_mib"}
+    assert set(said.document["forecast"]) == {
+        "minutes", "memory_mib", "disk_mib", "cache_mib", "accuracy", "no_accuracy"
+    }  # fmt: skip
+    assert said.document["forecast"]["accuracy"] is None
+    assert said.document["forecast"]["no_accuracy"].startswith("a network of random weights has no features")
     rows = {row["setting"]: row for row in said.document["settings"]}
     assert all(set(row) == {"setting", "value", "reason", "rule", "source"} for row in rows.values())
     assert rows["seed"] == {

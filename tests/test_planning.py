@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldertune.errors import MissingError, SettingsError
-from foldertune.forecast import LEAST_TRAVEL, SETTLED_PICTURES, Probe, Situation, Survey, lacks_of_disk
+from foldertune.forecast import (
+    LEAST_TRAVEL,
+    NUM_FEATURES,
+    SECOND_HEAD_S,
+    SETTLED_PICTURES,
+    TRIALS_S,
+    WORTHWHILE,
+    Probe,
+    Situation,
+    Survey,
+    lacks_of_disk,
+)
 from foldertune.machine import Machine
 from foldertune.planning import RULES, decide, refuse_too_little
 from foldertune.records import Forecast, Plan
@@ -210,6 +221,25 @@ def test_decide_forecast_adds_up_what_the_probe_measured() -> None:
     assert spans[1] is not None
     settled_s = SETTLED_PICTURES / PROBE.validate_per_s  # statistics are measured before each validation
     assert 60 * (spans[1].minutes - spans[0].minutes) == pytest.approx(one_epoch_s + settled_s, rel=1e-6)
+
+
+def test_decide_forecast_counts_the_heads_that_are_fitted_beside_the_baselines() -> None:
+    def seconds(num_classes: int, **settings: Any) -> float:
+        facts = situation(1_000, probe=PROBE, num_classes=num_classes)
+        forecast = decide(facts, {"tune": "head", **settings}).forecast  # type: ignore[typeddict-item]
+        assert forecast is not None
+        return 60 * forecast.minutes
+
+    work = 1_000 * NUM_FEATURES
+    assert seconds(20) - seconds(10) == pytest.approx(10 * work * (SECOND_HEAD_S + TRIALS_S))
+    assert seconds(20, weights="random") - seconds(10, weights="random") == pytest.approx(10 * work * TRIALS_S)
+    many = int(WORTHWHILE / work) + 1  # trials are not worth their time any more
+    assert seconds(many) - seconds(many - 1) == pytest.approx(work * SECOND_HEAD_S - (many - 1) * work * TRIALS_S)
+
+
+def test_decide_own_time_limit_takes_as_many_epochs_of_many_classes_as_of_few() -> None:
+    few, many = (decide(situation(1_000, TUNED_WHOLE, PROBE, survey=NEAR, num_classes=num), {}) for num in (2, 90))
+    assert few["epochs"] == many["epochs"]
 
 
 def test_decide_too_little_memory_or_disk_warns_with_what_to_do() -> None:

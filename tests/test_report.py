@@ -7,6 +7,7 @@ import dataclasses
 import io
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from foldertune.evaluation.figures import confusions
 from foldertune.evaluation.markup import percent, table, visible
 from foldertune.evaluation.metrics import evaluate_probabilities
 from foldertune.evaluation.report import Mistake, render_report, thumbnail
-from foldertune.records import Decision, Interval, Picture, Plan
+from foldertune.records import AccuracyRange, Decision, Interval, Picture, Plan
 from foldertune.scores import CrossValidation
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -83,6 +84,23 @@ def test_render_report_ordinary_facts_show_every_figure() -> None:
         "4.3 minutes", "4.1 minutes", "1,890", "111",
     )  # fmt: skip
     assert [piece for piece in expected if piece not in text] == []
+
+
+def test_render_report_holds_the_forecast_of_accuracy_against_what_was_reached() -> None:
+    facts = facts_of(NAMES)
+
+    def shown(**changes: Any) -> str:
+        assert facts.plan.forecast is not None
+        plan = dataclasses.replace(facts.plan, forecast=dataclasses.replace(facts.plan.forecast, **changes))
+        return Page(render_report(dataclasses.replace(facts, plan=plan))).text
+
+    expected = AccuracyRange(0.884, 0.82, 0.951, 0.9, 0.86, 200, 300, "why")
+    reached = f"{100 * facts.evaluation.accuracy.value:.1f} %"
+    told = f"Forecast: accuracy between 82.0 % and 95.1 % in 90 % of runs, 88.4 % expected. It reached {reached}."
+    assert told in shown(accuracy=expected)
+    assert "The accuracy was not forecast: there are <too few>." in shown(no_accuracy="there are <too few>")
+    assert "accuracy was not forecast" not in shown()
+    assert "Forecast: accuracy" not in shown()
 
 
 def test_render_report_confusion_matrix_is_read_back_from_its_table() -> None:

@@ -16,7 +16,7 @@ from invented import epoch
 
 from foldertune import run as run_module
 from foldertune.errors import DataError, MissingError, SettingsError, WorkFailedError
-from foldertune.records import Decision, Forecast, Plan
+from foldertune.records import AccuracyRange, Decision, Forecast, Plan, plain
 from foldertune.run import (
     SCHEMA,
     RunFolder,
@@ -242,7 +242,22 @@ def test_read_plan_gives_back_what_was_written(made: RunFolder) -> None:
     made.write_plan(plan)
     assert made.read_plan() == plan
     made.update(forecast={"minutes": 1.0, "memory_mib": 2.0, "disk_mib": 3.0})
-    assert made.read_plan() == replace(plan, forecast=Forecast(1.0, 2.0, 3.0))
+    assert made.read_plan() == replace(plan, forecast=Forecast(1.0, 2.0, 3.0))  # of a run before there were ranges
+
+
+def test_read_plan_gives_back_the_range_of_accuracy_and_drops_what_a_newer_version_knows(made: RunFolder) -> None:
+    expected = AccuracyRange(0.9, 0.8, 1.0, 0.9, 0.85, 200, 30, "why")
+    forecast = Forecast(1.0, 2.0, 3.0, 0.5, expected)
+    made.write_plan(Plan(()))
+    made.update(forecast=plain(forecast))
+    assert made.read_plan().forecast == forecast
+    made.update(forecast={**plain(forecast), "colour": 1})
+    assert made.read_plan().forecast == forecast
+    made.update(forecast=plain(replace(forecast, accuracy=None, no_accuracy="too few")))
+    assert made.read_plan().forecast == Forecast(1.0, 2.0, 3.0, 0.5, None, "too few")
+    made.update(forecast={"minutes": 1.0})
+    with pytest.raises(DataError, match=r"plan\.json is not a plan of this version"):
+        made.read_plan()
 
 
 @pytest.mark.parametrize("rows", [[{"setting": "epochs"}], [{"setting": "a", "colour": 1}]])

@@ -160,6 +160,7 @@ def test_train_writes_a_plan_with_reasons_and_a_history_and_events(run: foldertu
         "weights",
         "planned",
         "baseline",
+        "expected",
         "examined",
         "epoch",
         "learned",
@@ -197,6 +198,25 @@ def test_train_writes_a_report_and_a_card_that_stand_alone(run: foldertune.Run) 
     card = (run.path / "README.md").read_text("utf-8")
     assert card.startswith("---\n")
     assert all(label in card for label in run.evaluate().classes)
+
+
+def test_train_tells_the_accuracy_to_expect_everywhere_alike(run: foldertune.Run) -> None:
+    assert run.plan.forecast is not None
+    found = run.plan.forecast.accuracy
+    assert found is not None
+    assert read(run.path / "run.json")["forecast"]["accuracy"] == plain(found)
+    told = [each["facts"] for each in lines(run.path / "events.jsonl") if each["kind"] == "expected"]
+    assert told == [{"accuracy": plain(found), "no_accuracy": ""}]
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    with (run.path / "dataset.csv").open(newline="", encoding="utf-8") as stream:
+        assert found.num_judged == sum(row["split"] == "train" for row in csv.DictReader(stream))
+    assert found.num_test == 20
+    report = (run.path / "report.html").read_text("utf-8").replace("\u00a0", " ")
+    reached = run.evaluate().accuracy.value
+    assert (
+        f"Forecast: accuracy between {100 * found.low:.1f} % and {100 * found.high:.1f} % in 90 % of runs, "
+        f"{100 * found.value:.1f} % expected. It reached {100 * reached:.1f} %." in report
+    )
 
 
 # Figures and answers
@@ -261,6 +281,8 @@ def test_plan_names_every_value_as_the_run_decided_it_and_writes_nothing(
     assert planned.warnings == run.plan.warnings
     assert planned.forecast is not None
     assert planned.forecast.minutes > 0
+    assert run.plan.forecast is not None
+    assert planned.forecast.accuracy == run.plan.forecast.accuracy
     assert not list(tmp_path.iterdir())
 
 

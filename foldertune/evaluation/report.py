@@ -301,15 +301,27 @@ def _settings(facts: ReportFacts) -> str:
         ]
         for decision in facts.plan.decisions
     ]
-    forecast = facts.plan.forecast
-    lead = (
-        f"<p>Forecast: {forecast.minutes:.1f}{SPACE}minutes, {forecast.memory_mib:,.0f}{SPACE}MiB of memory. "
-        f"It took {facts.minutes:.1f}{SPACE}minutes.</p>"
-        if forecast
-        else ""
-    )
     decisions = table(["Setting", "Value", "Reason", "Decided by"], rows, caption="Every setting of the plan")
-    return lead + folded(f"Every setting with its reason ({len(rows)})", decisions)
+    return _forecast(facts) + folded(f"Every setting with its reason ({len(rows)})", decisions)
+
+
+def _forecast(facts: ReportFacts) -> str:
+    """What the plan expected, and what came of it."""
+    forecast = facts.plan.forecast
+    if forecast is None:
+        return ""
+    told = [
+        f"Forecast: {forecast.minutes:.1f}{SPACE}minutes, {forecast.memory_mib:,.0f}{SPACE}MiB of memory. "
+        f"It took {facts.minutes:.1f}{SPACE}minutes."
+    ]
+    if accuracy := forecast.accuracy:
+        told.append(
+            f"Forecast: accuracy between {percent(accuracy.low)} and {percent(accuracy.high)} in {100 * accuracy.level:.0f}{SPACE}% of "
+            f"runs, {percent(accuracy.value)} expected. It reached {percent(facts.evaluation.accuracy.value)}."
+        )
+    elif forecast.no_accuracy:
+        told.append(f"The accuracy was not forecast: {escape(forecast.no_accuracy)}.")
+    return "".join(f"<p>{text}</p>" for text in told)
 
 
 def _environment(facts: ReportFacts) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +13,11 @@ import torch
 
 from foldertune.data.pack import Pack, Packing, find_pack
 from foldertune.data.pictures import pack_pictures
+from foldertune.data.split import fold_of_units, units
 from foldertune.preprocess import Preprocess
 from foldertune.records import SPLITS, Dataset, Event, Picture, Split, Work
 from foldertune.training.features import Extraction
-from foldertune.training.head import FITTING, Head, fit_head
+from foldertune.training.head import FITTING, NUM_FOLDS, Head, fit_head
 from foldertune.training.trials import NO_TRIALS, Features, Trials
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ class Material:
 def prepare_material(dataset: Dataset, preprocess: Preprocess, *, cache: Path, workers: int) -> Work[Material]:
     """Decode and prepare every readable picture, once; found in the cache the next time."""
     pictures = {split: dataset.of(split) for split in SPLITS}
-    numbers = {name: number for number, name in enumerate(dataset.classes)}
-    labels = {split: np.array([numbers[p.label] for p in pictures[split]], np.int64) for split in SPLITS}
+    labels = {split: class_numbers(pictures[split], dataset.classes) for split in SPLITS}
     packs: dict[Split, Pack] = {}
     for split in SPLITS:
         packs[split] = yield from pack_pictures(
@@ -64,14 +64,40 @@ def fit_baseline(network: Network, material: Material, extraction: Extraction, *
     """Fit a head on frozen features, put it into the network, and see how it does on the validation pictures."""
     pictures, labels = material.pictures["train"], material.labels["train"]
     features = yield from extraction.features(pictures, material.packs["train"])
-    num_classes = network.num_classes
-    key = extraction.key(pictures, kind="head", version=FITTING, labels=labels.tolist(), classes=num_classes, seed=seed)
-    head = yield from kept_head(
-        lambda: fit_head(features, labels, num_classes=num_classes, seed=seed),
-        shape=HeadShape(len(labels), num_classes, features.shape[1]), key=key, cache=extraction.cache,
-    )  # fmt: skip
+    head = yield from head_of(pictures, features, labels, extraction, num_classes=network.num_classes, seed=seed)
     put_head(network, head)
     return Baseline(head, {"val": (yield from head_logits(head, "val", material, extraction))})
+
+
+def head_of(
+    pictures: Sequence[Picture], features: NDArray[np.float32], labels: NDArray[np.int64], extraction: Extraction,
+    *, num_classes: int, seed: int,
+) -> Work[Head]:  # fmt: skip
+    """The head of these pictures, found in the cache or fitted; out of fold those that belong together are not parted."""
+    folds = folds_of(pictures, seed=seed)
+    drawn = {} if folds is None else {"folds": folds.tolist()}
+    key = extraction.key(
+        pictures, kind="head", version=FITTING, labels=labels.tolist(), classes=num_classes, seed=seed, **drawn
+    )
+    return (yield from kept_head(
+        lambda: fit_head(features, labels, num_classes=num_classes, seed=seed, folds=folds),
+        shape=HeadShape(len(labels), num_classes, features.shape[1]), key=key, cache=extraction.cache,
+    ))  # fmt: skip
+
+
+def folds_of(pictures: Sequence[Picture], *, seed: int) -> NDArray[np.int64] | None:
+    """(N,): folds that part no copies, bursts and groups; None where nothing belongs together, so that any folds will do."""
+    together = units(pictures)
+    if len(together) == len(pictures):
+        return None
+    by_row = fold_of_units(together, NUM_FOLDS, seed=seed)
+    return np.array([by_row[picture.row] for picture in pictures], np.int64)
+
+
+def class_numbers(pictures: Sequence[Picture], classes: Sequence[str]) -> NDArray[np.int64]:
+    """(N,): the number of each picture's class."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    return np.array([numbers[picture.label] for picture in pictures], np.int64)
 
 
 @dataclass(frozen=True, slots=True)

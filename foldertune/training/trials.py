@@ -16,6 +16,9 @@ from foldertune.data.split import fold_of_units, units
 from foldertune.evaluation.intervals import area, wilson_share
 from foldertune.evaluation.metrics import fit_temperature, softmax
 from foldertune.evaluation.unlike import FEWEST, KINDS, MAX_SOFTMAX, fit_unlike, known_scores
+from foldertune.forecast import (
+    WORTHWHILE,
+)  # above so many heads are not fitted again: some forty seconds on one core, a guess
 from foldertune.records import SPLITS, Interval, Picture, Split
 from foldertune.scores import CrossValidation
 from foldertune.training.head import refit_folds, refit_head
@@ -28,8 +31,6 @@ FEW_TEST_PICTURES = 30  # of a class: an interval of its recall is then wider th
 NUM_FOLDS, NUM_REPEATS = 5, 3
 # Below four classes there are not two others to tell a held-out one from. More than six say hardly more of which score is better: a guess.
 FEWEST_CLASSES, _MOST_HELD_OUT = 4, 6
-# Multiply-adds of one pass over the features, above which heads are not fitted again: some ten seconds on one core. A guess.
-WORTHWHILE = 2e8
 
 
 @dataclass(frozen=True, slots=True)
