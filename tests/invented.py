@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from foldertune.evaluation.assessment import Answered, assess
 from foldertune.evaluation.metrics import evaluate_probabilities, softmax
 from foldertune.evaluation.report import Mistake, ReportFacts, thumbnail
+from foldertune.evaluation.standards import Standards
 from foldertune.records import Decision, EpochRecord, Evaluation, Forecast, Picture, Plan
 
 # A name that tries every way out of HTML, YAML and Markdown.
@@ -22,6 +24,17 @@ def invented(classes: tuple[str, ...], num_pictures: int, *, seed: int = 0, abse
     labels = random.choice(numbers, num_pictures)
     logits = random.normal(size=(num_pictures, len(classes))) + 2.5 * np.eye(len(classes))[labels]
     return evaluate_probabilities(softmax(logits), labels, classes=classes, split="test")
+
+
+def assessed(num_pictures: int, *, standards: Standards, num_unlike: int = 0) -> Evaluation:
+    """An evaluation with calibration and promises, of three classes."""
+    random = np.random.Generator(np.random.Philox(7))
+    labels = random.integers(0, 3, num_pictures)
+    raw = random.normal(size=(num_pictures, 3)) + 2.0 * np.eye(3)[labels]
+    pictures = [Picture(row, f"test/{row}.jpg", "abc"[label], split="test") for row, label in enumerate(labels)]
+    unlike = np.arange(num_pictures) < num_unlike
+    found = Answered(softmax(raw / 1.3), labels, pictures, softmax(raw), unlike)
+    return assess(found, classes=tuple("abc"), split="test", standards=standards)
 
 
 def epoch(number: int, **changes: Any) -> EpochRecord:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from foldertune.evaluation.confidence import Curve, confidence_part
 from foldertune.evaluation.curves import draw_history
 from foldertune.evaluation.faults import Thumbnails, findings_list
 from foldertune.evaluation.figures import (
@@ -58,7 +59,8 @@ class ReportFacts:
     verdict: which model was kept and by how much, a sentence.   evaluations: by model, "baseline" and perhaps
     "fine-tuned", measured on the test split; kept: the key of one.   num_pictures: readable pictures by split.
     class_counts: by split, then class; may be empty.   data_findings: what is wrong with the pictures, with thumbnails by path.
-    findings: what was wrong with the run.   minutes: what the run took.
+    findings: what was wrong with the run.   answered: of the test pictures, the error by the share answered.
+    minutes: what the run took.
     """
 
     title: str
@@ -80,6 +82,7 @@ class ReportFacts:
     findings: tuple[Finding, ...] = ()
     data_findings: tuple[Finding, ...] = ()
     thumbnails: Thumbnails = field(default_factory=dict)
+    answered: Curve = ()
 
     @property
     def evaluation(self) -> Evaluation:
@@ -138,6 +141,11 @@ def _parts(facts: ReportFacts) -> Iterator[str]:
         lead="The gravest first, each with the command that mends it.",
     )
     yield section("Learning", draw_history(facts.history) + _history_table(facts))
+    yield section(
+        "How far to trust its confidence",
+        confidence_part(evaluation, facts.answered),
+        lead="The confidence of an answer is the probability of its class.",
+    )
     yield section("Classes", classes_table(evaluation), lead=weakest_classes(evaluation))
     yield section(
         "What is taken for what",

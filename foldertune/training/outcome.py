@@ -15,11 +15,12 @@ from foldertune.engines import make_engine
 from foldertune.engines.form import form_of
 from foldertune.evaluation.answer_table import answer_rows, write_answer_table
 from foldertune.evaluation.assessment import Answered, assess
+from foldertune.evaluation.calibration import confidence_and_right
 from foldertune.evaluation.card import render_card
 from foldertune.evaluation.faults import NUM_SHOWN
 from foldertune.evaluation.golden import NUM_GOLDEN, Golden, write_golden
 from foldertune.evaluation.metrics import fit_temperature, softmax, wilson_interval, worst_mistakes
-from foldertune.evaluation.refusal import fit_refusal
+from foldertune.evaluation.refusal import answered_curve, fit_refusal
 from foldertune.evaluation.report import Mistake, ReportFacts, render_report, thumbnail
 from foldertune.evaluation.standards import Standards, standards_document
 from foldertune.evaluation.two_classes import chosen_lines
@@ -234,7 +235,14 @@ def report_facts(
         class_counts={split: dataset.class_counts(split) for split in SPLITS},
         data_findings=(found := read_data_findings(run)),
         thumbnails=_thumbnails(material, found),
+        answered=_answered(material, result),
     )
+
+
+def _answered(material: Material, result: Result) -> tuple[tuple[float, float], ...]:
+    """The error among the answers by the share answered, of the test pictures."""
+    confidences, right = confidence_and_right(result.probabilities["test"], material.labels["test"])
+    return answered_curve(confidences, right, unlike=result.refused["test"])
 
 
 def read_data_findings(run: RunFolder) -> tuple[Finding, ...]:
