@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from foldertune.evaluation.assessment import Answered, assess
+from foldertune.evaluation.gallery import Mistake, MixedPair, thumbnail
 from foldertune.evaluation.metrics import evaluate_probabilities, softmax
-from foldertune.evaluation.report import Mistake, ReportFacts, thumbnail
+from foldertune.evaluation.report import ReportFacts
 from foldertune.evaluation.standards import Standards
 from foldertune.records import Decision, EpochRecord, Evaluation, Forecast, Picture, Plan
 
@@ -53,12 +54,18 @@ def facts_of(classes: tuple[str, ...], **changes: Any) -> ReportFacts:
         Decision("learning_rate", 3e-4, "higher than the guide's 5e-5", "auto-rate"),
         Decision("max_minutes", None, "no time limit was given", "default"),
     )
+    small = thumbnail(np.zeros((40, 60, 3), np.uint8))
+    mistake = Mistake("test/a/1.jpg", classes[0], classes[1], 0.973, small)
+    pairs = tuple(
+        MixedPair(label, answer, 3, (mistake,))
+        for label, answer in ((classes[0], classes[1]), (classes[1], classes[0]))
+    )
     facts = ReportFacts(
         title="clothing", created="2026-11-23 14:51 UTC", verdict="The fine-tuned model is kept.",
         plan=Plan(decisions, Forecast(4.1, 1890, 210), ("The plan worries about memory.",)),
         history=tuple(map(epoch, (1, 2, 3, 4))), evaluations=found, kept="fine-tuned",
         num_pictures={"train": 1275, "val": 186, "test": 300}, classes=classes,
-        mistakes=(Mistake("test/a/1.jpg", classes[0], classes[1], 0.973, thumbnail(np.zeros((40, 60, 3), np.uint8))),),
+        run="runs/clothing", mistakes=(mistake,), pairs=pairs, maps={(mistake.path, mistake.answer): small},
         unreadable=(Picture(7, "train/a/broken.jpg", classes[0], problem="the file is cut short"),),
         skipped={"hidden file": 3}, warnings=("Few pictures.",),
         environment={"python": "3.12.4", "torch": "2.13.0"}, minutes=4.3,

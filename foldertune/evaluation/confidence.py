@@ -93,13 +93,17 @@ def answering_sentence(promises: Sequence[KeptPromise]) -> str:
     kept = [each for each in promises if each.threshold is not None]
     lost = [f"{100 * each.promise:g}{SPACE}%" for each in promises if each.threshold is None]
     made = "Where the model would rather not answer, fewer of its answers are wrong." if kept or not promises else ""
-    none = f"An error of {' or '.join(lost)} could not be promised from the validation pictures." if lost else ""
+    none = f"An error of {_either(lost)} could not be promised from the validation pictures." if lost else ""
     num = max((each.num_unlike for each in promises), default=0)
     looks = "look like nothing that was learned and are" if num > 1 else "looks like nothing that was learned and is"
     unlike = (
         f"{count(num, 'test picture')} {looks} never answered, so the curve ends before 100{SPACE}%." if num else ""
     )
     return " ".join(part for part in (made, none, unlike) if part)
+
+
+def _either(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
 
 
 def _kept(promise: KeptPromise) -> str:
