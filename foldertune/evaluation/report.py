@@ -43,9 +43,12 @@ from foldertune.records import EpochRecord, Evaluation, Finding, Picture, Plan
 
 # A browser that keeps to this loads nothing and runs nothing, whatever the names of files hold.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_ABOUT_MAPS = (
-    "Beside each is a map of what speaks for the answer, bright where it is most. A map is no proof: "
-    "<code>foldertune explain RUN IMAGE</code> draws it larger and checks how far it can be trusted."
+_OF_SUSPECTS = (
+    "Beside a picture whose label is doubted is a map, bright where most speaks for the class that it is like."
+)
+_NO_PROOF = (
+    "Where nothing is bright, nothing was found that speaks for it. A map is no proof: <code>foldertune explain RUN IMAGE</code> "
+    "draws it larger and checks how far it can be trusted."
 )
 
 
@@ -150,13 +153,18 @@ def _parts(facts: ReportFacts) -> Iterator[str]:
         "Worst mistakes",
         mistakes_gallery(facts.mistakes, facts.maps),
         lead="Wrong answers of the test split, the most confident first. Some may be wrong labels, not wrong answers."
-        + (f" {_ABOUT_MAPS}" if facts.mistakes and facts.maps else ""),
+        + (f" Beside each is a map, bright where most speaks for the answer. {_NO_PROOF}" if facts.maps else ""),
         rows=["predictions.csv"],
     )
     yield section(
         "What was found in the data",
         findings_list(facts.data_findings, facts.thumbnails, "look.json", facts.maps),
-        lead="The most important first, each with the command that mends it. The folder itself is never changed.",
+        lead="The most important first, each with the command that mends it. The folder itself is never changed."
+        + (
+            f" {_OF_SUSPECTS} {_NO_PROOF}"
+            if facts.maps and any(each.kind == "label_suspect" for each in facts.data_findings)
+            else ""
+        ),
         rows=["look.json"],
     )
     if facts.run:
