@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from foldertune.records import Evidence, Finding, Picture
 from foldertune.scores import ConfusedPair
 from foldertune.training.exhibits import (
     MOST_OF_FINDINGS,
+    MOST_OF_PAIRS,
     NUM_MISTAKES,
     find_mistakes,
     finding_thumbnails,
@@ -33,7 +35,7 @@ class Pictures:
     """A pack of which each picture is of one grey, its place."""
 
     def read(self, places: Any) -> Any:
-        return np.stack([np.full((8, 8, 3), place, np.uint8) for place in places])
+        return np.stack([np.full((8, 8, 3), place % 256, np.uint8) for place in places])
 
 
 def material_of(num_test: int) -> tuple[Any, Any]:
@@ -162,3 +164,24 @@ def test_report_without_test_pictures_of_pairs_has_no_links_in_its_matrix() -> N
     source = render_report(facts_of(("x", "y", "z"), pairs=()))
     assert 'href="#' not in source
     assert "Confused pairs" not in source
+
+
+def test_report_says_that_maps_are_no_proof_where_there_are_some() -> None:
+    facts = facts_of(("x", "y", "z"))
+    assert render_report(facts).count("A map is no proof: <code>foldertune explain RUN IMAGE</code>") == 1
+    rows = (Evidence("test/a/1.jpg", 0.9, label="x", suggested="y"),)
+    doubted = dataclasses.replace(
+        facts, data_findings=(finding("label_suspect", rows),), thumbnails={"test/a/1.jpg": b"jpeg"}
+    )
+    source = render_report(doubted)
+    assert source.count("A map is no proof") == 2
+    assert '<figure class="pair">' in source
+    assert "A map is no proof" not in render_report(dataclasses.replace(doubted, maps={}))
+
+
+def test_shown_pictures_are_at_most_two_hundred() -> None:
+    assert NUM_MISTAKES + MOST_OF_FINDINGS + MOST_OF_PAIRS == 200
+    material, probabilities = material_of(900)
+    pairs = mixed_pairs(material, probabilities, confused_of(material, probabilities))
+    assert sum(len(pair.shown) for pair in pairs) <= MOST_OF_PAIRS
+    assert sum(pair.num_pictures for pair in pairs) == 600

@@ -90,9 +90,8 @@ def calibration_sentence(found: Calibration) -> str:
 
 def answering_sentence(promises: Sequence[KeptPromise]) -> str:
     """Which promises there are, and what is refused as unlike."""
-    kept = [each for each in promises if each.threshold is not None]
     lost = [f"{100 * each.promise:g}{SPACE}%" for each in promises if each.threshold is None]
-    made = "Where the model would rather not answer, fewer of its answers are wrong." if kept or not promises else ""
+    made = "Answers that are less sure can be left out; the right chart shows how many of the others are then wrong."
     none = f"An error of {_either(lost)} could not be promised from the validation pictures." if lost else ""
     num = max((each.num_unlike for each in promises), default=0)
     looks = "look like nothing that was learned and are" if num > 1 else "looks like nothing that was learned and is"

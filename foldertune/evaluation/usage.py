@@ -19,7 +19,7 @@ def usage_part(run: str, evaluation: Evaluation, *, tells_unlike: bool) -> str:
         ("Ask again what went wrong in training, and what mends it", f"foldertune diagnose {word}"),
         (
             "From Python",
-            f'import foldertune\nfor found in foldertune.predict({run!r}, "new/"): print(found.path, found.label)',
+            f"import foldertune\nfor found in foldertune.predict({run!r}, 'new/'): print(found.path, found.label)",
         ),
     )
     parts = [f"<h3>{said}</h3>\n{_copied(said, command)}" for said, command in commands]
