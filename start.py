@@ -1,7 +1,8 @@
 """Sets Foldertune up on a fresh machine and runs it. It needs Python 3.11 or later and, the first time, the network.
 
 python3 start.py demo                see it work: real pictures, nothing to download but the packages
-python3 start.py test [ARGUMENTS]    the checks and the tests; arguments go to pytest
+python3 start.py test [ARGUMENTS]    the checks and the tests; arguments go to pytest. Reports are tested in a browser: as root
+                                     where there is apt-get, Chromium is installed if there is none
 python3 start.py run ARGUMENTS       `foldertune ARGUMENTS`, such as: python3 start.py run train my-photos
 python3 start.py shell-path          the folder of the commands, to put on PATH
 
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -40,6 +42,9 @@ ADVICE = (
     ("No matching|ResolutionImp", "A package has no build for this machine; known to work: 64-bit Python 3.11 to 3.14"),
     ("", "The lines above name the reason"),
 )
+# Under these names a browser is looked for that the tests of the report can drive.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+GET_BROWSER = "install Chromium or Chrome, or name its program in FOLDERTUNE_BROWSER"
 
 
 class SetupError(Exception):
@@ -192,6 +197,39 @@ def build(environment: Environment, group: str) -> None:
     marker.write_text("\n".join([environment.stamp, *groups]), "utf-8")
 
 
+def find_browser(variables: Mapping[str, str]) -> str | None:
+    """The program that FOLDERTUNE_BROWSER names, or the first browser on the PATH."""
+    named, path = variables.get("FOLDERTUNE_BROWSER"), variables.get("PATH")
+    return next(filter(None, (shutil.which(name, path=path) for name in ([named] if named else BROWSERS))), None)
+
+
+def browser_steps(variables: Mapping[str, str], *, is_root: bool) -> list[list[str]]:
+    """The commands that install a browser: none where there is one, or where this user or system cannot."""
+    apt = shutil.which("apt-get", path=variables.get("PATH"))
+    if find_browser(variables) or variables.get("FOLDERTUNE_BROWSER") or not is_root or not apt:
+        return []
+    return [[apt, "update"], [apt, "install", "-y", "--no-install-recommends", "chromium"]]
+
+
+def bring_browser(environment: Environment) -> None:
+    """Install a browser for the tests of the report, or say how to get one; without it they are skipped."""
+    if find_browser(os.environ):
+        return
+    steps = browser_steps(os.environ, is_root=hasattr(os, "geteuid") and os.geteuid() == 0)
+    if not steps:
+        say(f"There is no browser, so the tests of the report in one are skipped. To have them, {GET_BROWSER}.")
+        return
+    log = environment.folder / "log.txt"
+    say(f"Installing Chromium, in which the report is tested (once); details are in {log}")
+    variables = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        with locked(environment.folder / "lock"):
+            for step in steps:
+                run_logged(step, log, variables)
+    except (SetupError, OSError):
+        say(f"Chromium could not be installed ({log} says why): the tests of the report in a browser are skipped.")
+
+
 def ready_environment(group: str) -> Environment:
     """The environment with this group, made if need be."""
     environment = find_environment(ROOT, cache_folder(os.environ, sys.platform, Path.home()), this_python())
@@ -249,6 +287,7 @@ def main(arguments: Sequence[str]) -> int:
         say(str(error) if isinstance(error, SetupError) else f"The set-up failed: {error}. {WRITABLE}.")
         return 4
     if verb == "test":
+        bring_browser(environment)
         return check(environment, rest)
     if verb == "shell-path":
         print(environment.command("python").parent)

@@ -28,6 +28,7 @@ AUTO_MINUTES_ANY = 1.3  # times that where pictures may be turned: there are fou
 # The fewest epochs of all layers that earn anything; the second of a network that takes statistics and a head of its own. On seedlings
 # that answered 0.66 after one epoch, 0.81 after two and 0.87 to 0.90 after four, where the baseline had 0.82.
 LEAST_EPOCHS, LEAST_ADAPTING = 2, 4
+MAPPED_PICTURES = 36  # at most, in a report; each costs about as much as an answer
 CLOSING_S = 10.0  # fitting the head, compiling the last engine, figures, report; a guess, with which five forecasts were within 4 %
 # Seconds for a multiply-add of one pass over all features (pictures x classes x values): a second head, which looks for wrong labels, and
 # trials of unknown classes and of other folds, which are left out above so many. On one core 792 seedlings took 3.3 and 2.8 s, 1,833
@@ -150,10 +151,10 @@ def seconds_beside_training(probe: Probe, chosen: Chosen, counts: Mapping[Split,
     num_train, num_val = counts["train"], counts["val"]
     # Before the first step canvases are decoded, and views of them stored where the plan has some.
     before = num_train / probe.decode_per_s + chosen["views"] * (num_train + num_val) / probe.features_per_s
-    # After the last one statistics are measured, weights blended, and all answers given once more in float32.
+    # After the last one statistics are measured, weights blended, and all answers given once more in float32; maps are drawn.
     settled = SETTLED_PICTURES + min(SETTLED_IN_THE_END, num_train) if chosen["batch_norm"] != "frozen" else 0
     judged = (1 + num_blends * chosen["blend"]) * num_val
-    answered = 1.2 * (num_val + counts["test"]) / probe.features_per_s
+    answered = 1.2 * (num_val + counts["test"] + MAPPED_PICTURES) / probe.features_per_s
     after = (settled + judged) / probe.validate_per_s + answered + probe.start_s + CLOSING_S
     seconds: float = before + after
     return seconds

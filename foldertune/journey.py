@@ -287,6 +287,7 @@ def _trials(bench: Bench, material: Material, head: Head) -> Journey[Trials]:
 
 def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, baseline: Baseline) -> Journey[None]:
     """Fine-tune where the plan says so, keep the better model, measure it on the test pictures, write it all down."""
+    from foldertune.heatmaps import draw_maps
     from foldertune.models.weights import load_weights, write_weights
     from foldertune.training import outcome
     from foldertune.training.baseline import cool_head
@@ -310,6 +311,8 @@ def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, basel
 
     minutes = run.minutes_spent()
     result = outcome.measure(material, logits, verdict, trials=baseline.trials, leaked=outcome.leaked_paths(run))
+    shown = outcome.to_be_mapped(run, material, result)
+    result = replace(result, maps=(yield from draw_maps(bench.network, bench.preprocess, material, shown)))
     told = outcome.write(run, material, plan, result, history=history, minutes=minutes)
     yield event("evaluated", kept=verdict.kept, models=outcome.summary(result))
     yield told

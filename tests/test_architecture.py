@@ -28,7 +28,7 @@ RANKS = (
     ("engines", "diagnosing"),
     ("evaluation",),
     ("explanation", "training"),
-    ("examination", "proposals"),
+    ("examination", "heatmaps", "proposals"),
     ("bench",),
     ("inspection", "wishes"),
     ("journey", "trying"),

@@ -62,7 +62,7 @@ def test_grad_cam_agrees_with_hooks_and_a_whole_backward_pass(name: str, side: i
     for channel in range(activation.shape[0]):  # Selvaraju et al., equations 1 and 2, written out
         expected += gradient[0, channel].mean() * activation[channel]
     method = method_for(network)
-    grid = method.evidence(method.begin(x), 2)
+    grid = method.evidence(method.begin(x), [2])[0]
     np.testing.assert_allclose(grid.values, expected.detach().numpy(), rtol=1e-4, atol=1e-6)
     assert (grid.side_px, grid.step_px, grid.first_px) == (side, 32.0, 0.5)
 
@@ -75,7 +75,7 @@ def test_grad_cam_of_our_heads_sums_to_the_logit_without_its_bias() -> None:
         logits = network(x)[0]
     for number in range(NUM_CLASSES):
         bias = float(network.get_parameter("fc.bias")[number])
-        assert method.evidence(begun, number).values.sum() == pytest.approx(float(logits[number]) - bias, abs=1e-4)
+        assert method.evidence(begun, [number])[0].values.sum() == pytest.approx(float(logits[number]) - bias, abs=1e-4)
 
 
 def reference_relevance(network: ViT, x: Tensor, number: int, patch: pytest.MonkeyPatch) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_attention_map_agrees_with_its_equations_on_the_network_s_own_pass(
     network, x = small_vit(), picture(32)
     expected = reference_relevance(network, x, number, monkeypatch)
     method = method_for(network)
-    grid = method.evidence(method.begin(x), number)
+    grid = method.evidence(method.begin(x), [number])[0]
     np.testing.assert_allclose(grid.values.ravel(), expected, rtol=1e-4, atol=1e-9)
     assert grid.values.shape == (4, 4)
     assert (grid.first_px, grid.step_px, grid.side_px) == (4.0, 8.0, 32)
@@ -116,7 +116,7 @@ def test_attention_map_agrees_with_its_equations_on_the_network_s_own_pass(
 def test_attention_map_of_a_larger_picture_has_its_patches() -> None:
     network = small_vit()
     method = method_for(network)
-    assert method.evidence(method.begin(picture(48)), 0).values.shape == (6, 6)
+    assert method.evidence(method.begin(picture(48)), [0])[0].values.shape == (6, 6)
 
 
 @pytest.mark.parametrize("make", [resnet, small_vit])
@@ -152,9 +152,9 @@ def test_evidence_with_other_weights_is_that_of_a_network_that_has_them(make: An
     network, x = make(), picture(32)
     method = method_for(network)
     begun, weights = method.begin(x), randomised(network, 5)
-    found, own = method.evidence(begun, 1, weights), method.evidence(begun, 1)
+    found, own = method.evidence(begun, [1], weights)[0], method.evidence(begun, [1])[0]
     network.load_state_dict({name.removeprefix("network."): values for name, values in weights.items()}, strict=False)
-    np.testing.assert_allclose(found.values, method.evidence(method.begin(x), 1).values, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found.values, method.evidence(method.begin(x), [1])[0].values, rtol=1e-4, atol=1e-7)
     assert not np.allclose(found.values, own.values)
 
 
@@ -163,7 +163,20 @@ def test_evidence_twice_is_the_same_and_of_another_class_another(make: Any) -> N
     network, x = make(), picture(64)
     method = method_for(network)
     begun = method.begin(x)
-    first = method.evidence(begun, 0)
-    np.testing.assert_array_equal(first.values, method.evidence(begun, 0).values)
-    np.testing.assert_array_equal(first.values, method.evidence(method.begin(x), 0).values)
-    assert not np.array_equal(first.values, method.evidence(begun, 1).values)
+    first = method.evidence(begun, [0])[0]
+    np.testing.assert_array_equal(first.values, method.evidence(begun, [0])[0].values)
+    np.testing.assert_array_equal(first.values, method.evidence(method.begin(x), [0])[0].values)
+    assert not np.array_equal(first.values, method.evidence(begun, [1])[0].values)
+
+
+@pytest.mark.parametrize("make", [resnet, small_vit])
+def test_evidence_of_several_pictures_is_that_of_each_alone(make: Any) -> None:
+    network = make()
+    method = method_for(network)
+    pictures = [picture(64, seed) for seed in range(3)]
+    numbers = [2, 0, 1]
+    together = method.evidence(method.begin(torch.cat(pictures)), numbers)
+    for x, number, grid in zip(pictures, numbers, together, strict=True):
+        (alone,) = method.evidence(method.begin(x), [number])
+        np.testing.assert_allclose(grid.values, alone.values, rtol=1e-3, atol=1e-6)
+        assert (grid.first_px, grid.step_px, grid.side_px) == (alone.first_px, alone.step_px, alone.side_px)

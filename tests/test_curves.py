@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from invented import epoch
 
-from foldertune.evaluation.curves import draw_history, epoch_ticks, nice_ticks
+from foldertune.evaluation.charts import HEIGHT, WIDTH, nice_ticks
+from foldertune.evaluation.curves import draw_history, epoch_ticks
 
 
 def test_draw_history_is_well_formed_and_keeps_to_its_box() -> None:
@@ -18,7 +19,7 @@ def test_draw_history_is_well_formed_and_keeps_to_its_box() -> None:
         points = [line.get("points", "").split() for line in drawing.iter("polyline")]
         assert [len(line) for line in points] == [30, 30]
         places = [tuple(map(float, point.split(","))) for line in points for point in line]
-        assert all(56 <= x <= 506 and 40 <= y <= 256 for x, y in places)
+        assert all(50 <= x <= WIDTH - 10 and 40 <= y <= HEIGHT - 40 for x, y in places)
         assert "epoch 3" in (drawing.findtext("desc") or "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from foldertune.evaluation.metrics import fit_temperature, log_loss, softmax, wilson_interval
 from foldertune.evaluation_text import evaluation_lines
 from foldertune.records import Interval, Picture
-from foldertune.training.outcome import measure
+from foldertune.run import RunFolder
+from foldertune.training.outcome import measure, to_be_mapped
 from foldertune.training.verdict import Verdict
 
 
@@ -59,3 +61,23 @@ def test_measure_gives_the_accuracy_without_pictures_that_stand_in_two_splits() 
     none = measure(material, logits, verdict).evaluations["baseline"]["test"]
     assert (none.num_leaked, none.without_leaks) == (0, None)
     assert any("without the 4 that are also in another split" in line for line in evaluation_lines(found["test"]))
+
+
+def test_to_be_mapped_are_mistakes_of_the_kept_model_and_nothing_without_test_pictures(tmp_path: Path) -> None:
+    labels = {"val": np.arange(8) % 2, "test": np.arange(10) % 2}
+    pictures = {
+        split: tuple(Picture(row, f"{split}/{row}.png", "ab"[label]) for row, label in enumerate(labels[split]))
+        for split in labels
+    }
+    material: Any = SimpleNamespace(
+        labels=labels, pictures={**pictures, "train": ()}, dataset=SimpleNamespace(classes=("a", "b"))
+    )
+    answers = {split: 4.0 * np.eye(2)[labels[split]] for split in labels}
+    answers["test"][7:] = answers["test"][7:, ::-1]
+    verdict = Verdict("baseline", Interval(0.0, 0.0, 0.0), 1.0, "")
+    logits: Any = {"baseline": {split: values.astype(np.float32) for split, values in answers.items()}}
+    found = to_be_mapped(RunFolder(tmp_path), material, measure(material, logits, verdict))
+    assert [(each.path, each.class_number) for each in found] == [(f"test/{row}.png", 1 - row % 2) for row in (7, 8, 9)]
+    logits["baseline"]["test"] = np.zeros((0, 2), np.float32)
+    material.labels["test"], material.pictures["test"] = labels["test"][:0], ()
+    assert to_be_mapped(RunFolder(tmp_path), material, measure(material, logits, verdict)) == ()

@@ -105,6 +105,26 @@ def test_answered_curve_ends_with_all_answers() -> None:
     assert len(curve) == 50
 
 
+def test_answered_curve_each_point_is_what_a_threshold_gives() -> None:
+    """Against the plain way: take the pictures from a confidence on, and count."""
+    confidences, right = answered(61)
+    unlike = np.arange(61) % 7 == 0
+    curve = answered_curve(confidences, right, unlike=unlike)
+    thresholds = sorted((each for each, other in zip(confidences, unlike, strict=True) if not other), reverse=True)
+    expected = set()
+    for threshold in thresholds:
+        given = [
+            good
+            for each, good, other in zip(confidences, right, unlike, strict=True)
+            if each >= threshold and not other
+        ]
+        expected.add((round(len(given) / 61, 9), round(1 - sum(given) / len(given), 9)))
+    assert {(round(share, 9), round(error, 9)) for share, error in curve} <= expected
+    assert round(curve[0][0], 9) == min(expected)[0]
+    assert curve[-1][0] == pytest.approx(52 / 61)
+    assert answered_curve(confidences, right, unlike=np.ones(61, np.bool_)) == ()
+
+
 def test_kept_promises_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]])
     refusal = Refusal(50, (Promise(0.05, 0.7), Promise(0.10, None)))

@@ -17,12 +17,17 @@ from invented import HOSTILE, NAMES, epoch, facts_of, invented
 from PIL import Image
 
 from foldertune.evaluation.figures import confusions
+from foldertune.evaluation.gallery import Mistake, thumbnail
 from foldertune.evaluation.markup import percent, table, visible
 from foldertune.evaluation.metrics import evaluate_probabilities
-from foldertune.evaluation.report import Mistake, render_report, thumbnail
+from foldertune.evaluation.report import render_report
 from foldertune.records import AccuracyRange, Decision, Interval, Picture, Plan
 from foldertune.scores import CrossValidation
 
+RUN_FILES = {
+    "metrics.json", "predictions.csv", "history.jsonl", "findings.json", "look.json", "dataset.csv", "plan.json", "run.json",
+    "config.json",
+}  # fmt: skip
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 # In HTML, an element of SVG may close itself.
 SELF_CLOSING = {"line", "circle", "polyline"}
@@ -109,7 +114,9 @@ def test_render_report_confusion_matrix_is_read_back_from_its_table() -> None:
     body = re.search(r'aria-label="Confusion matrix"><table>.*?</table>', source, re.DOTALL)
     assert body is not None
     rows = re.findall(r'<tr><th scope="row".*?</tr>', body[0])
-    cells = [[int(cell or 0) for cell in re.findall(r"<td[^>]*>(\d*)</td>", row)] for row in rows]
+    cells = [
+        [int(cell or 0) for cell in re.findall(r"<td[^>]*>(?:<a [^>]*>)?(\d*)(?:</a>)?</td>", row)] for row in rows
+    ]
     assert cells == [list(row) for row in facts.evaluation.confusion]
 
 
@@ -120,7 +127,7 @@ def test_render_report_hostile_names_stay_text() -> None:
         classes, title=HOSTILE, created=HOSTILE, verdict=HOSTILE, plan=plan, warnings=(HOSTILE,),
         mistakes=(Mistake(HOSTILE, classes[0], classes[1], 0.5, b""), Mistake(HOSTILE, HOSTILE, HOSTILE, 0.5, b"x")),
         unreadable=(Picture(0, HOSTILE, HOSTILE, problem=HOSTILE),), skipped={HOSTILE: 1},
-        environment={HOSTILE: HOSTILE}, class_counts={HOSTILE: {HOSTILE: 1}}, num_pictures={HOSTILE: 1},
+        environment={HOSTILE: HOSTILE}, run=HOSTILE, class_counts={HOSTILE: {HOSTILE: 1}}, num_pictures={HOSTILE: 1},
     )  # fmt: skip
     source = render_report(facts)
     page = Page(source)
@@ -150,9 +157,11 @@ def test_render_report_any_number_of_classes_asks_for_nothing_outside(num_classe
     source = render_report(facts)
     page = Page(source)
     assert page.open == []
-    links = [value for _, given_ in page.elements for key, value in given_.items() if key in ("src", "href", "srcset")]
-    assert links
-    assert all(value is not None and value.startswith("data:image/jpeg;base64,") for value in links)
+    sources = [value or "" for _, given_ in page.elements for key, value in given_.items() if key in ("src", "srcset")]
+    assert sources
+    assert all(value.startswith("data:image/jpeg;base64,") for value in sources)
+    anchors = {f"#{given_['id']}" for _, given_ in page.elements if "id" in given_}
+    assert {given_.get("href") for given_ in page.named("a")} <= RUN_FILES | anchors
     assert not re.search(r"https?:|url\(|@import", source)
     assert len(source) < 60_000 + 60 * num_classes**2
     assert ('class="scroll matrix many"' in source) == (num_classes > 30)

@@ -84,6 +84,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(start, "ROOT", made.checkout)
     monkeypatch.setattr(sys, "executable", str(made.interpreter))
     monkeypatch.setenv("FOLDERTUNE_HOME", str(made.home))
+    monkeypatch.setenv("FOLDERTUNE_BROWSER", REAL_PYTHON)  # none is ever installed for these tests
     return made
 
 
@@ -401,3 +402,66 @@ def test_start_real_venv_and_pip_without_an_index_fail_with_a_sentence(
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     assert start.main(["run", "--version"]) == 4
     assert "known to work: 64-bit Python 3.11 to 3.14. Then repeat the command" in capsys.readouterr().err
+
+
+def program(folder: Path, name: str, body: str = "exit 0") -> Path:
+    """A command that a PATH of this folder alone has."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n", "utf-8")
+    path.chmod(0o755)
+    return path
+
+
+@needs_shebang
+def test_find_browser_is_the_named_one_else_the_first_on_the_path(tmp_path: Path) -> None:
+    path = {"PATH": str(tmp_path / "bin")}
+    assert start.find_browser(path) is None
+    chrome = program(tmp_path / "bin", "google-chrome")
+    assert start.find_browser(path) == str(chrome)
+    chromium = program(tmp_path / "bin", "chromium")
+    assert start.find_browser(path) == str(chromium)
+    mine = program(tmp_path / "mine", "my-browser")
+    assert start.find_browser({**path, "FOLDERTUNE_BROWSER": str(mine)}) == str(mine)
+    assert start.find_browser({**path, "FOLDERTUNE_BROWSER": str(tmp_path / "none")}) is None
+
+
+@needs_shebang
+def test_browser_steps_are_for_root_with_apt_get_and_without_a_browser(tmp_path: Path) -> None:
+    path = {"PATH": str(tmp_path / "bin")}
+    assert start.browser_steps(path, is_root=True) == []
+    apt = program(tmp_path / "bin", "apt-get")
+    update, install = start.browser_steps(path, is_root=True)
+    assert update == [str(apt), "update"]
+    assert (install[0], install[1], install[-1]) == (str(apt), "install", "chromium")
+    assert start.browser_steps(path, is_root=False) == []
+    # Who names a browser that is not there is told so, and gets no other.
+    assert start.browser_steps({**path, "FOLDERTUNE_BROWSER": "none"}, is_root=True) == []
+    program(tmp_path / "bin", "chromium")
+    assert start.browser_steps(path, is_root=True) == []
+
+
+@needs_shebang
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("echo got $*", "Installing Chromium, in which the report is tested (once)"),
+        ("echo no route; exit 100", "Chromium could not be installed ("),
+        (None, f"the tests of the report in one are skipped. To have them, {start.GET_BROWSER}."),
+    ],
+)
+def test_bring_browser_installs_it_or_says_why_not(
+    body: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("FOLDERTUNE_BROWSER", raising=False)
+    if body is not None:
+        program(tmp_path / "bin", "apt-get", body)
+    start.bring_browser(start.Environment(tmp_path, "stamp"))
+    assert said in capsys.readouterr().err
+    if body is not None:
+        log = (tmp_path / "log.txt").read_text("utf-8").splitlines()
+        assert log == (
+            ["no route"] if "route" in body else ["got update", "got install -y --no-install-recommends chromium"]
+        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from foldertune.evaluation.gallery import pair_anchor
 from foldertune.evaluation.markup import between, count, escape, name, percent, table
 from foldertune.records import ClassScore, Evaluation
 
@@ -98,15 +99,18 @@ def confusions_list(evaluation: Evaluation) -> str:
     return f'<div class="confusions"><h3>Most frequent confusions</h3>\n<ol>\n{items}\n</ol></div>'
 
 
-def confusion_table(evaluation: Evaluation) -> str:
-    """The confusion matrix, classes down and answers across; the shade of a cell is its share of the class."""
+def confusion_table(evaluation: Evaluation, opened: Collection[tuple[str, str]] = ()) -> str:
+    """The confusion matrix, classes down and answers across; the shade of a cell is its share of the class.
+
+    opened: pairs of class and answer whose pictures are on the page; their cells lead there.
+    """
     many = " many" if len(evaluation.classes) > MANY_CLASSES else ""
     across = "".join(
         f'<th scope="col" title="{escape(label)}"><span class="upright">{name(label)}</span></th>'
         for label in evaluation.classes
     )
     body = "\n".join(
-        f'<tr><th scope="row" title="{escape(label)}">{name(label)}</th>{_confusion_cells(evaluation, number)}</tr>'
+        f'<tr><th scope="row" title="{escape(label)}">{name(label)}</th>{_confusion_cells(evaluation, number, opened)}</tr>'
         for number, label in enumerate(evaluation.classes)
     )
     return (
@@ -117,20 +121,26 @@ def confusion_table(evaluation: Evaluation) -> str:
     )
 
 
-def _confusion_cells(evaluation: Evaluation, number: int) -> str:
+def _confusion_cells(evaluation: Evaluation, number: int, opened: Collection[tuple[str, str]]) -> str:
     row, labels = evaluation.confusion[number], evaluation.classes
     total = max(1, sum(row))
-    return "".join(_confusion_cell(labels, (number, answer), value, value / total) for answer, value in enumerate(row))
+    return "".join(
+        _confusion_cell(
+            labels, (number, answer), value, value / total, opened=(labels[number], labels[answer]) in opened
+        )
+        for answer, value in enumerate(row)
+    )
 
 
-def _confusion_cell(labels: Sequence[str], place: tuple[int, int], value: int, share: float) -> str:
+def _confusion_cell(labels: Sequence[str], place: tuple[int, int], value: int, share: float, *, opened: bool) -> str:
     right = place[0] == place[1]
     if not value:
         return '<td class="right"></td>' if right else "<td></td>"
     label, answer = (escape(labels[number]) for number in place)
     said = f"{label}: {value} right" if right else f"{label} taken for {answer}: {value}"
     kind = "right" if right else "wrong"
-    return f'<td class="{kind}" style="--share:{share:.2f}" title="{said} ({percent(share)})">{value}</td>'
+    shown = f'<a href="#{pair_anchor(*place)}" aria-label="{said}">{value}</a>' if opened else str(value)
+    return f'<td class="{kind}" style="--share:{share:.2f}" title="{said} ({percent(share)})">{shown}</td>'
 
 
 def _bar(share: float) -> str:

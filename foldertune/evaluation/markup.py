@@ -104,17 +104,27 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, n
     )
     start = '<table class="short">' if len(head) < 3 else "<table>"
     return (
-        f'<div class="scroll">{start}<caption>{caption}</caption>\n'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{caption}">{start}<caption>{caption}</caption>\n'
         f"<thead><tr>{titles}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
-def section(title: str, content: str, *, lead: str = "") -> str:
-    """A titled part of the page; nothing where it has no content."""
+def link(file: str) -> str:
+    """A way to a file of the run, which lies beside the report."""
+    return f'<a href="{escape(file)}">{escape(file)}</a>'
+
+
+def section(title: str, content: str, *, lead: str = "", rows: Sequence[str] = ()) -> str:
+    """A titled part of the page; nothing where it has no content.   rows: the files of the run that its figures come from."""
     if not content:
         return ""
     lead = f'<p class="lead">{lead}</p>\n' if lead else ""
-    return f"<section><h2>{title}</h2>\n{lead}{content}\n</section>"
+    return f"<section><h2>{title}</h2>\n{lead}{content}\n{rows_line(rows)}</section>"
+
+
+def rows_line(files: Sequence[str]) -> str:
+    """Where the rows behind some figures are; nothing where no file is named."""
+    return f'<p class="rows">Rows: {", ".join(map(link, files))}</p>\n' if files else ""
 
 
 def folded(title: str, content: str, *, opened: bool = False) -> str:

@@ -98,13 +98,18 @@ def promised_threshold(
     return 0.0 if kept[-1] == len(order) - 1 else float(sure[kept[-1]])
 
 
-def answered_curve(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
-    """(share answered, share of these wrong) at some shares, the surest answers first."""
+def answered_curve(
+    confidences: NDArray[np.float64], right: NDArray[np.bool_], *, unlike: NDArray[np.bool_] | None = None
+) -> tuple[tuple[float, float], ...]:
+    """(share answered, share of these wrong) at some shares, the surest answers first.   unlike: (N,), pictures that are never answered."""
+    total = len(confidences)
+    if unlike is not None:
+        confidences, right = confidences[~unlike], right[~unlike]
     order = np.argsort(-confidences, kind="stable")
-    num = np.arange(1, len(order) + 1)
-    errors = np.cumsum(~right[order]) / num
-    places = np.unique(np.linspace(0, len(order) - 1, _NUM_CURVE_POINTS).round().astype(int))
-    return tuple((float(num[place] / len(order)), float(errors[place])) for place in places)
+    sure, num_wrong = confidences[order], np.cumsum(~right[order])
+    ends = np.flatnonzero(np.diff(sure, append=-1.0))  # equal confidences are answered together
+    places = np.unique(np.linspace(0, len(ends) - 1, min(_NUM_CURVE_POINTS, len(ends))).round().astype(int))
+    return tuple((float((place + 1) / total), float(num_wrong[place] / (place + 1))) for place in ends[places])
 
 
 def kept_promises(

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import TYPE_CHECKING
 
+from foldertune.evaluation.confidence import Curve, confidence_part
 from foldertune.evaluation.curves import draw_history
-from foldertune.evaluation.faults import Thumbnails, findings_list
+from foldertune.evaluation.faults import findings_list
 from foldertune.evaluation.figures import (
     classes_table,
     confusion_table,
+    confusions,
     confusions_list,
     models_table,
     weakest_classes,
+)
+from foldertune.evaluation.gallery import (
+    Maps,
+    Mistake,
+    MixedPair,
+    Thumbnails,
+    mistakes_gallery,
+    pairs_gallery,
 )
 from foldertune.evaluation.markup import (
     SPACE,
@@ -26,29 +33,23 @@ from foldertune.evaluation.markup import (
     folded,
     name,
     percent,
+    rows_line,
     section,
     setting_value,
     table,
 )
+from foldertune.evaluation.usage import usage_part
 from foldertune.records import EpochRecord, Evaluation, Finding, Picture, Plan
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 # A browser that keeps to this loads nothing and runs nothing, whatever the names of files hold.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """A picture that was answered wrongly. thumbnail: JPEG bytes; empty where there is none to show."""
-
-    path: str
-    label: str
-    answer: str
-    probability: float  # of the answer
-    thumbnail: bytes
+_OF_SUSPECTS = (
+    "Beside a picture whose label is doubted is a map, bright where most speaks for the class that it is like."
+)
+_NO_PROOF = (
+    "Where nothing is bright, nothing was found that speaks for it. A map is no proof: <code>foldertune explain RUN IMAGE</code> "
+    "draws it larger and checks how far it can be trusted."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,9 @@ class ReportFacts:
     verdict: which model was kept and by how much, a sentence.   evaluations: by model, "baseline" and perhaps
     "fine-tuned", measured on the test split; kept: the key of one.   num_pictures: readable pictures by split.
     class_counts: by split, then class; may be empty.   data_findings: what is wrong with the pictures, with thumbnails by path.
-    findings: what was wrong with the run.   minutes: what the run took.
+    findings: what was wrong with the run.   answered: of the test pictures, the error by the share answered.
+    pairs: what was mixed up, the most frequent first.   maps: of shown pictures.   minutes: what the run took.
+    run: the path of its folder, for commands; "" where it has none.   tells_unlike: whether the model tells pictures of something else.
     """
 
     title: str
@@ -80,6 +83,11 @@ class ReportFacts:
     findings: tuple[Finding, ...] = ()
     data_findings: tuple[Finding, ...] = ()
     thumbnails: Thumbnails = field(default_factory=dict)
+    answered: Curve = ()
+    pairs: tuple[MixedPair, ...] = ()
+    maps: Maps = field(default_factory=dict)
+    run: str = ""
+    tells_unlike: bool = False
 
     @property
     def evaluation(self) -> Evaluation:
@@ -110,17 +118,6 @@ def render_report(facts: ReportFacts) -> str:
     return f"<!DOCTYPE html>\n{page}\n"
 
 
-def thumbnail(picture: NDArray[np.uint8], *, side_px: int = 160) -> bytes:
-    """A small JPEG of a picture (H, W, 3) uint8 RGB: its longer side at most side_px, never enlarged, no metadata."""
-    from PIL import Image
-
-    image = Image.fromarray(picture)
-    image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80, optimize=True)
-    return buffer.getvalue()
-
-
 def _parts(facts: ReportFacts) -> Iterator[str]:
     evaluation = facts.evaluation
     yield _header(facts)
@@ -131,32 +128,77 @@ def _parts(facts: ReportFacts) -> Iterator[str]:
         models_table(facts.evaluations, facts.kept),
         lead="Every model is measured once on the test split, which chose nothing. Macro F1 gives each class the same "
         "weight; a lower log loss means more honest probabilities.",
+        rows=["metrics.json"],
     )
     yield section(
         "What went wrong in training",
         findings_list(facts.findings, {}, "findings.json"),
         lead="The gravest first, each with the command that mends it.",
+        rows=["findings.json"],
     )
-    yield section("Learning", draw_history(facts.history) + _history_table(facts))
-    yield section("Classes", classes_table(evaluation), lead=weakest_classes(evaluation))
     yield section(
-        "What is taken for what",
-        f'<div class="mixed">{confusion_table(evaluation)}{confusions_list(evaluation)}</div>',
-        lead="Each row of the matrix is a class, each column an answer; the diagonal is right.",
+        "Learning",
+        draw_history(facts.history) + _history_table(facts),
+        rows=["history.jsonl"] if facts.history else [],
     )
+    yield section(
+        "How far to trust its confidence",
+        confidence_part(evaluation, facts.answered),
+        lead="The confidence of an answer is the probability of its class.",
+        rows=["metrics.json", "predictions.csv"],
+    )
+    yield section("Classes", classes_table(evaluation), lead=weakest_classes(evaluation), rows=["metrics.json"])
+    yield from _confused(facts)
     yield section(
         "Worst mistakes",
-        _gallery(facts),
-        lead="Wrong answers of the test split, the most confident first. Some may be wrong labels, not wrong answers.",
+        mistakes_gallery(facts.mistakes, facts.maps),
+        lead="Wrong answers of the test split, the most confident first. Some may be wrong labels, not wrong answers."
+        + (f" Beside each is a map, bright where most speaks for the answer. {_NO_PROOF}" if facts.maps else ""),
+        rows=["predictions.csv"],
     )
     yield section(
         "What was found in the data",
-        findings_list(facts.data_findings, facts.thumbnails, "look.json"),
-        lead="The most important first, each with the command that mends it. The folder itself is never changed.",
+        findings_list(facts.data_findings, facts.thumbnails, "look.json", facts.maps),
+        lead="The most important first, each with the command that mends it. The folder itself is never changed."
+        + (
+            f" {_OF_SUSPECTS} {_NO_PROOF}"
+            if facts.maps and any(each.kind == "label_suspect" for each in facts.data_findings)
+            else ""
+        ),
+        rows=["look.json"],
     )
-    yield section("Data", _data(facts))
-    yield section("Settings", _settings(facts))
-    yield section("Made with", folded("Versions and machine", _environment(facts)))
+    if facts.run:
+        yield section(
+            "How to use the model",
+            usage_part(facts.run, evaluation, tells_unlike=facts.tells_unlike),
+            rows=["config.json", "metrics.json"],
+        )
+    yield section("Data", _data(facts), rows=["dataset.csv"])
+    yield section("Settings", _settings(facts), rows=["plan.json"])
+    yield section("Made with", folded("Versions and machine", _environment(facts)), rows=["run.json"])
+
+
+def _confused(facts: ReportFacts) -> Iterator[str]:
+    """The matrix, and the pictures that its cells lead to."""
+    evaluation, opened = facts.evaluation, {(pair.label, pair.answer) for pair in facts.pairs}
+    matrix = confusion_table(evaluation, opened)
+    yield section(
+        "What is taken for what",
+        f'<div class="mixed">{matrix}{confusions_list(evaluation)}</div>',
+        lead="Each row of the matrix is a class, each column an answer; the diagonal is right."
+        + (" A number beside it leads to the pictures." if opened else ""),
+        rows=["metrics.json", "predictions.csv"],
+    )
+    num_pairs = len(confusions(evaluation))
+    most = (
+        f" Of {num_pairs:,} such pairs these are the {len(opened):,} most frequent." if num_pairs > len(opened) else ""
+    )
+    yield section(
+        "Confused pairs",
+        pairs_gallery(facts.pairs, facts.classes),
+        lead=f"Pictures of one class that were answered as another, the surest answer first, with its probability.{most}",
+        rows=["predictions.csv"],
+    )
 
 
 def _header(facts: ReportFacts) -> str:
@@ -188,7 +230,8 @@ def _headline(facts: ReportFacts) -> str:
         f"<p><strong>of {count(found.num_pictures, 'test picture')} {verb} answered correctly.</strong> "
         f"On pictures like these the accuracy lies between {percent(found.accuracy.low)} and "
         f"{percent(found.accuracy.high)}, with 95{SPACE}% confidence.</p>\n"
-        f'{_leaks(found)}{_again(found)}<p class="verdict">{escape(facts.verdict)}</p>\n<dl class="tiles">{shown}</dl>\n</section>'
+        f'{_leaks(found)}{_again(found)}<p class="verdict">{escape(facts.verdict)}</p>\n<dl class="tiles">{shown}</dl>\n'
+        f"{rows_line(['metrics.json', 'predictions.csv'])}</section>"
     )
 
 
@@ -242,25 +285,6 @@ def _history_table(facts: ReportFacts) -> str:
     best = max((record.epoch for record in facts.history if record.best), default=0)
     rows = table(head, map(row, facts.history), caption="Every epoch", numeric=range(1, len(head)))
     return folded(f"Every epoch in numbers ({len(facts.history)})", rows, opened=len(facts.history) == 1)
-
-
-def _gallery(facts: ReportFacts) -> str:
-    if not facts.mistakes:
-        return ""
-    return '<div class="gallery">\n' + "\n".join(map(_mistake, facts.mistakes)) + "\n</div>"
-
-
-def _mistake(mistake: Mistake) -> str:
-    label, answer = escape(mistake.label), escape(mistake.answer)
-    if mistake.thumbnail:
-        data = base64.b64encode(mistake.thumbnail).decode("ascii")
-        shown = f'<img src="data:image/jpeg;base64,{data}" alt="A picture of class {label} that was answered {answer}">'
-    else:
-        shown = '<span class="nothing">no picture</span>'
-    sure = f'<span class="sure" title="probability of the answer">{percent(mistake.probability)}</span>'
-    words = f'<dt>Answer</dt><dd class="wrong">{name(mistake.answer)}</dd><dt>Label</dt><dd>{name(mistake.label)}</dd>'
-    caption = f'<dl>{words}</dl><p class="path">{name(mistake.path)}</p>'
-    return f'<figure><div class="frame">{shown}{sure}</div><figcaption>{caption}</figcaption></figure>'
 
 
 def _data(facts: ReportFacts) -> str:

@@ -6,7 +6,7 @@ with other weights in the upper layers, which is how a map is checked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -27,9 +27,9 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What is known of one picture below the upper layers: the activation there, and the attentions so far.
+    """What is known of some pictures below the upper layers: the activation there, and the attentions so far.
 
-    side_px: of the picture, which is square.
+    side_px: of each picture, which is square.
     """
 
     x: Tensor
@@ -44,10 +44,13 @@ class Method(Protocol):
     source: str
 
     def begin(self, x: Tensor) -> Begun:
-        """x: (1, 3, S, S), normalised."""
+        """x: (B, 3, S, S), normalised."""
 
-    def evidence(self, begun: Begun, class_number: int, weights: Weights | None = None) -> Grid:
-        """How much each cell speaks for a class.   weights: of the upper layers, in place of the network's own."""
+    def evidence(self, begun: Begun, class_numbers: Sequence[int], weights: Weights | None = None) -> tuple[Grid, ...]:
+        """How much each cell speaks for a class.
+
+        class_numbers: (B,), one for each picture.   weights: of the upper layers, in place of the network's own.
+        """
 
 
 def features_of(network: Network, begun: Begun) -> Tensor:
@@ -84,12 +87,17 @@ class _Upper(nn.Module):
         self.network = network
 
 
+def _chosen(logits: Tensor, class_numbers: Sequence[int]) -> Tensor:
+    """The sum of one logit of each picture: pictures do not touch each other, so its gradient is that of each alone."""
+    return logits[torch.arange(len(logits)), torch.tensor(class_numbers)].sum()
+
+
 # ---------------------------------------------------------------------------------------------------------------- ResNets
 
 
 class _UpperResNet(_Upper):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The last stage's activation (1, C, h, w), from which gradients begin, and the logits (1, K)."""
+        """The last stage's activation (B, C, h, w), from which gradients begin, and the logits (B, K)."""
         activation = self.network.run_stages(x, first=self.network.num_stages - 1).detach().requires_grad_()
         return activation, self.network.classify(self.network.pool(activation))
 
@@ -112,20 +120,20 @@ class GradCam:
         with torch.no_grad():
             return Begun(self._network.run_stages(x, last=self._network.num_stages - 2), x.shape[-1])
 
-    def evidence(self, begun: Begun, class_number: int, weights: Weights | None = None) -> Grid:
+    def evidence(self, begun: Begun, class_numbers: Sequence[int], weights: Weights | None = None) -> tuple[Grid, ...]:
         """Cells of 32 x 32 pixels."""
         activation, logits = functional_call(self._upper, dict(weights or {}), (begun.x,))
-        (gradient,) = torch.autograd.grad(logits[0, class_number], activation)
+        (gradient,) = torch.autograd.grad(_chosen(logits, class_numbers), activation)
         importance = gradient.mean(dim=(2, 3), keepdim=True)  # equation 1: one weight for each channel
-        values = (importance * activation.detach()).sum(1)[0]  # equation 2, before its ReLU
-        return Grid(values.numpy().astype(np.float64), 0.5, 32.0, begun.side_px)
+        values = (importance * activation.detach()).sum(1)  # equation 2, before its ReLU
+        return tuple(Grid(each, 0.5, 32.0, begun.side_px) for each in values.numpy().astype(np.float64))
 
 
 # ------------------------------------------------------------------------------------------------------------------- ViTs
 
 
 def _attended(block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What a block gives, and its attention (1, heads, tokens, tokens), written out, because the fused one shows none."""
+    """What a block gives, and its attention (B, heads, tokens, tokens), written out, because the fused one shows none."""
     attention = block.attn
     parts = attention.qkv(block.norm1(x)).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = parts
@@ -144,7 +152,7 @@ def _through(network: ViT, x: Tensor, blocks: range) -> tuple[Tensor, tuple[Tens
 
 class _UpperViT(_Upper):
     def forward(self, x: Tensor, first: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The logits (1, K), and the attentions of the blocks from `first` on."""
+        """The logits (B, K), and the attentions of the blocks from `first` on."""
         network = cast("ViT", self.network)
         x, attentions = _through(network, x, range(first, len(network.blocks)))
         return network.classify(network.pool(x)), attentions
@@ -169,16 +177,16 @@ class AttentionMap:
         x_above, attentions = _through(self._network, tokens, range(self._first))
         return Begun(x_above, x.shape[-1], attentions)
 
-    def evidence(self, begun: Begun, class_number: int, weights: Weights | None = None) -> Grid:
+    def evidence(self, begun: Begun, class_numbers: Sequence[int], weights: Weights | None = None) -> tuple[Grid, ...]:
         """Cells are the patches."""
         logits, attentions = functional_call(self._upper, dict(weights or {}), (begun.x, self._first))
         every = (*begun.attentions, *attentions)
         # Kept, because other classes and other weights ask the lower blocks again.
-        gradients = torch.autograd.grad(logits[0, class_number], every, retain_graph=True)
-        relevance = torch.eye(every[0].shape[-1])
+        gradients = torch.autograd.grad(_chosen(logits, class_numbers), every, retain_graph=True)
+        relevance = torch.eye(every[0].shape[-1]).expand(len(logits), -1, -1)
         for attention, gradient in zip(every, gradients, strict=True):
-            mean = (attention.detach() * gradient).clamp(min=0).mean(dim=1)[0]  # equation 5, over the heads
+            mean = (attention.detach() * gradient).clamp(min=0).mean(dim=1)  # equation 5, over the heads
             relevance = relevance + mean @ relevance  # equation 6
         patch, side = self._network.patch_px, begun.side_px // self._network.patch_px
-        values = relevance[0, 1:].view(side, side).numpy().astype(np.float64)
-        return Grid(values, patch / 2, float(patch), begun.side_px)
+        values = relevance[:, 0, 1:].reshape(-1, side, side).numpy().astype(np.float64)
+        return tuple(Grid(each, patch / 2, float(patch), begun.side_px) for each in values)

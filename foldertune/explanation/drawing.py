@@ -23,7 +23,7 @@ RAMP = (
     (0.75, (250, 132, 34)),
     (1.0, (255, 236, 120)),
 )
-_MOST_OPAQUE = 0.55  # of the hottest place, so that the picture stays visible below it
+_MOST_OPAQUE = 0.38  # of the hottest place: at 0.55 what was answered could no longer be seen there
 _GREY, _DIM = 0.6, 0.82  # how much of its colour and light the picture keeps where it is cold
 _HATCH_PX = 9
 

@@ -140,8 +140,8 @@ class Explainer:
         with exact(), torch.enable_grad():
             x = torch.from_numpy(square.copy()).permute(2, 0, 1)[None].float() * scale + shift
             begun = self.method.begin(x)
-            grid = self.method.evidence(begun, number)
-            others = tuple(self.method.evidence(begun, number, weights) for weights in draws)
+            (grid,) = self.method.evidence(begun, [number])
+            others = tuple(self.method.evidence(begun, [number], weights)[0] for weights in draws)
             return Mapped(grid, others, features_of(self.network, begun).numpy())
 
     def _checked(self, found: Explanation, mapped: Mapped, read: _Read) -> Explanation:

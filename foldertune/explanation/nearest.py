@@ -17,7 +17,7 @@ from foldertune.data.table import read_dataset
 from foldertune.engines import Engine, LaterEngine
 from foldertune.engines.form import GRAPH
 from foldertune.errors import DataError, ImageError
-from foldertune.evaluation.report import thumbnail
+from foldertune.evaluation.gallery import thumbnail
 from foldertune.evaluation.saved_model import SavedModel
 from foldertune.images import read_picture_bytes
 from foldertune.machine import num_cores, version_of

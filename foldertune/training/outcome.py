@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ from foldertune.engines import make_engine
 from foldertune.engines.form import form_of
 from foldertune.evaluation.answer_table import answer_rows, write_answer_table
 from foldertune.evaluation.assessment import Answered, assess
+from foldertune.evaluation.calibration import confidence_and_right
 from foldertune.evaluation.card import render_card
-from foldertune.evaluation.faults import NUM_SHOWN
+from foldertune.evaluation.gallery import Maps
 from foldertune.evaluation.golden import NUM_GOLDEN, Golden, write_golden
-from foldertune.evaluation.metrics import fit_temperature, softmax, wilson_interval, worst_mistakes
-from foldertune.evaluation.refusal import fit_refusal
-from foldertune.evaluation.report import Mistake, ReportFacts, render_report, thumbnail
+from foldertune.evaluation.metrics import fit_temperature, softmax, wilson_interval
+from foldertune.evaluation.refusal import answered_curve, fit_refusal
+from foldertune.evaluation.report import ReportFacts, render_report
 from foldertune.evaluation.standards import Standards, standards_document
 from foldertune.evaluation.two_classes import chosen_lines
 from foldertune.evaluation.unlike import Unlike, chosen_kind, fit_unlike, write_unlike
@@ -40,6 +41,7 @@ from foldertune.records import (
 )
 from foldertune.run import RunFolder, environment, read_json, write_json, write_text, written_whole
 from foldertune.training.baseline import Material
+from foldertune.training.exhibits import Exhibit, find_mistakes, finding_thumbnails, mapped_pictures, mixed_pairs
 from foldertune.training.trials import NO_TRIALS, Trials
 from foldertune.training.verdict import Verdict
 
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
 
 Logits = Mapping[Split, "NDArray[np.float32]"]
 _BATCH = 16
-_NUM_MISTAKES = 24
 
 
 def logits_of(network: Network, preprocess: Preprocess, plan: Plan, material: Material) -> Work[Logits]:
@@ -92,7 +93,7 @@ def write_model_facts(run: RunFolder, plan: Plan, classes: Sequence[str], prepro
 class Result:
     """probabilities of the kept model by split, evaluations by model and split, the verdict, and what validation fixed for the kept one.
 
-    refused: by split, (N,), the pictures that are unlike what the kept model learned.
+    refused: by split, (N,), the pictures that are unlike what the kept model learned.   maps: of the pictures that the report shows.
     """
 
     probabilities: Logits
@@ -101,6 +102,7 @@ class Result:
     standards: Standards
     unlike: Unlike
     refused: Mapping[Split, NDArray[np.bool_]]
+    maps: Maps = field(default_factory=dict)
 
 
 def measure(
@@ -210,6 +212,13 @@ def write(
     return diagnosed(causes)
 
 
+def to_be_mapped(run: RunFolder, material: Material, result: Result) -> tuple[Exhibit, ...]:
+    """The pictures whose maps the report shows; none where there is no report."""
+    if "test" not in result.evaluations[result.verdict.kept]:
+        return ()
+    return mapped_pictures(material, result.probabilities["test"], read_data_findings(run))
+
+
 def report_facts(
     run: RunFolder, material: Material, plan: Plan, result: Result, *, history: list[EpochRecord], minutes: float
 ) -> ReportFacts:
@@ -225,7 +234,7 @@ def report_facts(
         kept=result.verdict.kept,
         num_pictures={split: len(material.labels[split]) for split in SPLITS},
         classes=dataset.classes,
-        mistakes=tuple(_mistakes(material, result)),
+        mistakes=find_mistakes(material, result.probabilities["test"]),
         unreadable=dataset.unreadable,
         skipped=dataset.skipped,
         warnings=(*dataset.warnings, *plan.warnings),
@@ -233,8 +242,21 @@ def report_facts(
         minutes=minutes,
         class_counts={split: dataset.class_counts(split) for split in SPLITS},
         data_findings=(found := read_data_findings(run)),
-        thumbnails=_thumbnails(material, found),
+        thumbnails=finding_thumbnails(material, found),
+        answered=_answered(material, result),
+        pairs=mixed_pairs(
+            material, result.probabilities["test"], result.evaluations[result.verdict.kept]["test"].confused
+        ),
+        maps=result.maps,
+        run=str(run.path),
+        tells_unlike=bool(result.unlike.kind),
     )
+
+
+def _answered(material: Material, result: Result) -> tuple[tuple[float, float], ...]:
+    """The error among the answers by the share answered, of the test pictures."""
+    confidences, right = confidence_and_right(result.probabilities["test"], material.labels["test"])
+    return answered_curve(confidences, right, unlike=result.refused["test"])
 
 
 def read_data_findings(run: RunFolder) -> tuple[Finding, ...]:
@@ -245,32 +267,6 @@ def read_data_findings(run: RunFolder) -> tuple[Finding, ...]:
         Finding(**{**row, "evidence": tuple(Evidence(**each) for each in row["evidence"])})
         for row in read_json(run.look)["findings"]
     )
-
-
-def _thumbnails(material: Material, findings: Sequence[Finding]) -> dict[str, bytes]:
-    """Those of the pictures that the report shows of each finding."""
-    places = {
-        picture.path: (split, place) for split in SPLITS for place, picture in enumerate(material.pictures[split])
-    }
-    paths = {path for each in findings for row in each.evidence[:NUM_SHOWN] for path in (row.path, row.other)}
-    found = {path: places[path] for path in sorted(paths) if path in places}
-    return {path: thumbnail(material.packs[split].read([place])[0]) for path, (split, place) in found.items()}
-
-
-def _mistakes(material: Material, result: Result) -> list[Mistake]:
-    probabilities, labels = result.probabilities["test"], material.labels["test"]
-    classes = material.dataset.classes
-    mistakes = []
-    for place in worst_mistakes(probabilities, labels, count=_NUM_MISTAKES):
-        answer = int(probabilities[place].argmax())
-        picture = material.pictures["test"][place]
-        pixels = material.packs["test"].read([place])[0]
-        mistakes.append(
-            Mistake(
-                picture.path, picture.label, classes[answer], float(probabilities[place, answer]), thumbnail(pixels)
-            )
-        )
-    return mistakes
 
 
 def _write_predictions(run: RunFolder, material: Material, result: Result) -> None:
