@@ -12,11 +12,8 @@ from foldertune.evaluation.markup import SPACE
 WIDTH, HEIGHT = 420, 290
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 48, 44
 _INSET = 8  # between the ends of the axis below and the first and last point
-_LETTER_PX, _KEY_PX, _GAP_PX = (
-    6.3,
-    26,
-    14,
-)  # of the legend: a letter of the axis, the sample of a line, between two entries
+_LETTER_PX = 6.3  # of the axis
+_KEY_PX, _GAP_PX = 26, 14  # of the legend: the sample of a line, between two entries
 _MANY = 40  # points of a line above which its dots are small
 
 
@@ -24,7 +21,7 @@ _MANY = 40  # points of a line above which its dots are small
 class Point:
     """A place in the values of both axes. said: what is told of it when it is pointed at; without that it has no dot.
 
-    low, high: the ends of its interval on the upright axis.
+    low, high: the ends of its interval on the upright axis.   label: written beside it.
     """
 
     x: float
@@ -32,6 +29,7 @@ class Point:
     said: str = ""
     low: float | None = None
     high: float | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +149,15 @@ def _stroke(line: Line, place: Callable[[float, float], tuple[float, float]]) ->
             parts.append(
                 f'<circle class="{line.style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>{point.said}</title></circle>'
             )
+        if point.label:
+            parts.append(_label(x, y, point.label))
     return parts
+
+
+def _label(x: float, y: float, text: str) -> str:
+    """To the right of a place, or to the left where there is no room."""
+    anchor, shift = ("start", 9) if x + 9 + _LETTER_PX * len(text) < WIDTH else ("end", -9)
+    return f'<text x="{x + shift:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
 def _grid_line(y: float, text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from foldertune.evaluation.charts import side_by_side
 from foldertune.evaluation.markup import (
     SPACE,
     between,
@@ -106,14 +107,14 @@ def _network(each: Contestant, found: Comparison) -> list[str]:
 
 def _charts(found: Comparison) -> str:
     spots = {
-        ("latency", "Accuracy against time to answer", "milliseconds for one picture"): "latency_ms",
+        ("latency", "Accuracy against time to answer", "milliseconds for a picture"): "latency_ms",
         ("training", "Accuracy against time to train", "minutes of training"): "minutes",
     }
     drawn = [
         draw_scatter(*words, [Spot(each.model, each.accuracy, getattr(each, field)) for each in found.contestants])
         for words, field in spots.items()
     ]
-    return '<div class="charts">\n' + "\n".join(part for part in drawn if part) + "\n</div>"
+    return side_by_side(drawn)
 
 
 def _pairs_lead(found: Comparison) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 
 from foldertune.evaluation.confidence import Curve, confidence_part
 from foldertune.evaluation.curves import draw_history
@@ -36,13 +35,13 @@ from foldertune.evaluation.markup import (
     rows_line,
     section,
     setting_value,
+    style_sheet,
     table,
+    whole_page,
 )
 from foldertune.evaluation.usage import usage_part
 from foldertune.records import EpochRecord, Evaluation, Finding, Picture, Plan
 
-# A browser that keeps to this loads nothing and runs nothing, whatever the names of files hold.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _OF_SUSPECTS = (
     "Beside a picture whose label is doubted is a map, bright where most speaks for the class that it is like."
 )
@@ -102,20 +101,9 @@ class ReportFacts:
 
 def render_report(facts: ReportFacts) -> str:
     """The report as HTML text, to be written as UTF-8."""
-    style = resources.files("foldertune.evaluation").joinpath("report.css").read_text(encoding="utf-8")
-    head = "\n".join(
-        [
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{escape(facts.title)} – Foldertune report</title>",
-            f"<style>\n{style}</style>",
-        ]
-    )
     body = "\n".join(part for part in _parts(facts) if part)
-    page = f'<html lang="en">\n<head>\n{head}\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>'
-    return f"<!DOCTYPE html>\n{page}\n"
+    style = style_sheet(("foldertune.evaluation", "report.css"))
+    return whole_page(f"{facts.title} – Foldertune report", body, style=style)
 
 
 def _parts(facts: ReportFacts) -> Iterator[str]:

@@ -1,19 +1,15 @@
-"""Accuracy against a cost as SVG, with intervals and the front of what is not beaten. Colours come from the page's style sheet."""
+"""Accuracy against a cost: a chart of networks with their intervals, and the line of what is not beaten."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foldertune.evaluation.curves import nice_ticks
-from foldertune.evaluation.markup import escape
+from foldertune.evaluation.charts import Axis, Chart, Line, Point, draw, value_axis
+from foldertune.evaluation.markup import between, escape, percent
 from foldertune.evaluation.pairs import efficient
 from foldertune.records import Interval
-
-WIDTH, HEIGHT = 520, 320
-LEFT, RIGHT, TOP, BOTTOM = 58, 24, 40, 52
-_LETTER = 7.2  # width of one, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +22,7 @@ class Spot:
 
 
 def draw_scatter(key: str, title: str, unit: str, spots: Sequence[Spot]) -> str:
-    """An SVG element with title and description, costs on a logarithmic axis; nothing without a cost to show.
+    """An SVG element, costs on a logarithmic axis; nothing without a cost to show.
 
     key: of its ids in the page.   unit: of the costs, such as "milliseconds for one picture".
     """
@@ -34,33 +30,34 @@ def draw_scatter(key: str, title: str, unit: str, spots: Sequence[Spot]) -> str:
     if not shown:
         return ""
     front = efficient([spot.accuracy.value for spot in shown], [spot.cost for spot in shown])
-    ticks = nice_ticks(min(s.accuracy.low for s in shown), max(s.accuracy.high for s in shown), most=1.0)
-    costs = log_ticks(min(s.cost for s in shown), max(s.cost for s in shown))
-    span = math.log(costs[-1] / costs[0])
+    best = tuple(sorted((_point(spot, unit) for spot, one in zip(shown, front, strict=True) if one), key=lambda p: p.x))
+    others = tuple(_point(spot, unit) for spot, one in zip(shown, front, strict=True) if not one)
+    lines = (
+        Line("beaten by none", "strong", best),
+        *([Line("beaten", "mark", others, joined=False)] if others else []),
+    )
+    return draw(
+        Chart(
+            key=key, heading=escape(title), title=escape(title),
+            description=" ".join(f"{point.said[:1].upper()}{point.said[1:]}." for point in (*best, *others)),
+            x=cost_axis([spot.cost for spot in shown], escape(unit)),
+            y=value_axis([end for spot in shown for end in (spot.accuracy.low, spot.accuracy.high)], shares=True),
+            lines=lines,
+        )
+    )  # fmt: skip
 
-    def place(spot: Spot, accuracy: float) -> tuple[float, float]:
-        x = LEFT + math.log(spot.cost / costs[0]) / span * (WIDTH - LEFT - RIGHT)
-        return x, _height(accuracy, ticks)
 
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{key}-title {key}-desc">',
-        f'<title id="{key}-title">{escape(title)}</title>',
-        f'<desc id="{key}-desc">{_describe(shown, front, unit)}</desc>',
-        f'<text class="heading" x="{LEFT}" y="18">{escape(title)}</text>',
-        *_axes(ticks, costs, unit),
-        *_front([place(spot, spot.accuracy.value) for spot, best in zip(shown, front, strict=True) if best]),
-    ]
-    for spot, best in zip(shown, front, strict=True):
-        x, y = place(spot, spot.accuracy.value)
-        style = "validation" if best else "training"
-        ends = [_height(end, ticks) for end in (spot.accuracy.low, spot.accuracy.high)]
-        parts.append(f'<line class="{style} whisk" x1="{x:.1f}" x2="{x:.1f}" y1="{ends[0]:.1f}" y2="{ends[1]:.1f}"/>')
-        told = f"{spot.name}: {100 * spot.accuracy.value:.1f} %, {spot.cost:.3g} {unit}"
-        parts.append(f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="6"><title>{escape(told)}</title></circle>')
-        right = x + 12 + _LETTER * len(spot.name) > WIDTH - 4
-        anchor, shift = ("end", -11) if right else ("start", 11)
-        parts.append(f'<text x="{x + shift:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">{escape(spot.name)}</text>')
-    return "\n".join([*parts, "</svg>"])
+def _point(spot: Spot, unit: str) -> Point:
+    said = f"{escape(spot.name)}: {percent(spot.accuracy.value)} right ({between(spot.accuracy)}), {spot.cost:.3g} {escape(unit)}"
+    return Point(
+        math.log10(spot.cost), spot.accuracy.value, said, spot.accuracy.low, spot.accuracy.high, escape(spot.name)
+    )
+
+
+def cost_axis(costs: Sequence[float], title: str) -> Axis:
+    """An axis of the logarithms of some costs above 0, with round costs written to it."""
+    ticks = log_ticks(min(costs), max(costs))
+    return Axis(math.log10(ticks[0]), math.log10(ticks[-1]), tuple((math.log10(t), f"{t:.6g}") for t in ticks), title)
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -70,37 +67,3 @@ def log_ticks(low: float, high: float) -> list[float]:
     first = max(place for place, step in enumerate(steps) if step <= 0.999 * low)
     last = min(place for place, step in enumerate(steps) if step >= 1.001 * high)
     return steps[first : last + 1]
-
-
-def _height(accuracy: float, ticks: Sequence[float]) -> float:
-    share = (accuracy - ticks[0]) / (ticks[-1] - ticks[0])
-    return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
-
-
-def _axes(ticks: Sequence[float], costs: Sequence[float], unit: str) -> Iterator[str]:
-    for tick in ticks:
-        y = _height(tick, ticks)
-        yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text class="axis" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{100 * tick:.3g} %</text>'
-    span = math.log(costs[-1] / costs[0])
-    for cost in costs:
-        x = LEFT + math.log(cost / costs[0]) / span * (WIDTH - LEFT - RIGHT)
-        yield f'<text class="axis" x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{cost:.6g}</text>'
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    yield f'<text class="axis" x="{middle:.0f}" y="{HEIGHT - 10}" text-anchor="middle">{escape(unit)}</text>'
-
-
-def _front(places: Sequence[tuple[float, float]]) -> list[str]:
-    """A line through what nothing beats, the cheapest first."""
-    if len(places) < 2:
-        return []
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in sorted(places))
-    return [f'<polyline class="front" points="{path}"/>']
-
-
-def _describe(spots: Sequence[Spot], front: Sequence[bool], unit: str) -> str:
-    told = [
-        f"{spot.name} answers {100 * spot.accuracy.value:.1f} % correctly at {spot.cost:.3g} {unit}" for spot in spots
-    ]
-    best = [spot.name for spot, one in zip(spots, front, strict=True) if one]
-    return escape(f"{'; '.join(told)}. Not beaten in both: {', '.join(best)}.")

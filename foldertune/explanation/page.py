@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING
 
-from foldertune.evaluation.markup import SPACE, count, escape, folded, name, percent, table
-from foldertune.evaluation.report import POLICY
+from foldertune.evaluation.markup import SPACE, count, escape, folded, name, percent, style_sheet, table, whole_page
 from foldertune.explanation.drawing import RAMP, jpeg
 from foldertune.records import Checks, Explanation, Neighbour
 
@@ -49,22 +47,9 @@ class Shown:
 
 def render_page(title: str, method: str, shown: Sequence[str], found: Sequence[Explanation]) -> str:
     """The page as HTML text, to be written as UTF-8.   shown: what `rendered` gave, of the first pictures of `found`."""
-    style = "\n".join(
-        resources.files(package).joinpath(file).read_text(encoding="utf-8")
-        for package, file in (("foldertune.evaluation", "report.css"), ("foldertune.explanation", "explain.css"))
-    )
-    head = "\n".join(
-        [
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{escape(title)} – explanations</title>",
-            f"<style>\n{style}</style>",
-        ]
-    )
+    style = style_sheet(("foldertune.evaluation", "report.css"), ("foldertune.explanation", "explain.css"))
     body = "\n".join([_header(title, found), _legend(method), *shown, _left_out(len(found) - len(shown))])
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
+    return whole_page(f"{title} – explanations", body, style=style)
 
 
 def _header(title: str, found: Sequence[Explanation]) -> str:
