@@ -411,6 +411,23 @@ def test_train_from_a_run_refuses_a_finding_that_no_setting_mends(small_run: Pat
         start_mended(small_run, "validation_too_small")
 
 
+@pytest.mark.parametrize(
+    ("broken", "command"),
+    [
+        (case(copies=tuple(Copy(f"t{n}", f"v{n}", "val", True) for n in range(40)), uncopied_accuracy=0.8),
+         "foldertune look 'my photos' --group-by '^(p\\d+)' --seed 3 --write-patch patch.csv"),
+        (case(class_counts={**COUNTS, "val": dict.fromkeys(CLASSES, 2)}),
+         "foldertune train 'my photos' --group-by '^(p\\d+)' --seed 3 --epochs 9"),
+        (case(machine={**MACHINE, "num_threads": 1}),
+         "env -u OMP_NUM_THREADS foldertune train 'my photos' --group-by '^(p\\d+)' --seed 3 --epochs 9"),
+    ],
+)  # fmt: skip
+def test_commands_that_no_setting_changes_have_the_settings_of_the_run(broken: Case, command: str) -> None:
+    asked = {"group_by": r"^(p\d+)", "seed": 3, "epochs": 9}
+    found = diagnose_case(dataclasses.replace(broken, asked=asked))[0]
+    assert found.finding.remedy == command
+
+
 def test_kinds_are_a_closed_list_with_a_sentence_each() -> None:
     assert {**DATA_KINDS, **RUN_KINDS}.keys() == KINDS.keys()
     assert all(sentence and not sentence.endswith(".") for sentence in KINDS.values())

@@ -13,7 +13,7 @@ from typing import Any
 
 from foldertune.recipe import auto_learning_rate
 from foldertune.records import EpochRecord, Evidence, Finding, Severity
-from foldertune.settings import is_beyond_guide
+from foldertune.settings import LookSettings, is_beyond_guide
 
 # 95 %: Wilson 1927, as in evaluation.metrics.
 _Z = 1.959964
@@ -152,12 +152,22 @@ def cause_of(case: Case, told: Told) -> Cause:
     return Cause(finding, remedies)
 
 
-def train_command(case: Case, changes: Mapping[str, Any]) -> str:
+def train_command(case: Case, changes: Mapping[str, Any] | None = None) -> str:
     """`foldertune train` with what was asked for, changed."""
-    settings = {name: value for name, value in {**case.asked, **changes}.items() if value is not None}
+    settings = {name: value for name, value in {**case.asked, **(changes or {})}.items() if value is not None}
     if is_beyond_guide(settings):
         settings["beyond_guide"] = True  # else `train` refuses the very command
-    words = ["foldertune", "train", case.typed_folder]
+    return _command("train", case.typed_folder, settings)
+
+
+def look_command(case: Case) -> str:
+    """`foldertune look` at the pictures as the run saw them, with a patch of what would mend them."""
+    settings = {name: value for name, value in case.asked.items() if name in LookSettings.__annotations__}
+    return _command("look", case.typed_folder, {**settings, "write_patch": "patch.csv"})
+
+
+def _command(verb: str, folder: str, settings: Mapping[str, Any]) -> str:
+    words = ["foldertune", verb, folder]
     for name, value in settings.items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):

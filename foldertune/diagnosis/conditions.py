@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from foldertune.diagnosis.case import Case, Copy, Remedy, Told, interval_of, of_epochs
+from foldertune.diagnosis.case import (
+    Case,
+    Copy,
+    Remedy,
+    Told,
+    interval_of,
+    look_command,
+    of_epochs,
+    train_command,
+)
 from foldertune.records import Evidence
 
 # Natural logarithm of variances: pictures of a low contrast are 1.6 below what a network was made on, a forgotten std is 3 below.
@@ -74,7 +83,7 @@ def label_noise(case: Case) -> Told | None:
         f"surely, {share:.0%} are filed under another class{told}.",
         evidence=case.suspects,
         remedies=(
-            Remedy("look at the suspects, and relabel or exclude them", command=f"foldertune look {case.typed_folder}"),
+            Remedy("look at the suspects, and relabel or exclude them", command=look_command(case)),
             Remedy("wrong labels are learned late: fewer epochs, and smoothed labels", {"epochs": _fewer(case), "label_smoothing": 0.1}),
         ),
     )  # fmt: skip
@@ -107,7 +116,7 @@ def validation_leaked(case: Case) -> Told | None:
         sentence=f"Validation was leaked: {share:.1%} of its {num_val:,} pictures are also in training, the same or a copy{told}. "
         "Its figures flatter, and the choice between the models rests on them.",
         evidence=tuple(_pair(copy) for copy in leaked),
-        remedies=(Remedy("keep each picture on one side", command=f"foldertune look {case.typed_folder}"),),
+        remedies=(Remedy("keep each picture on one side", command=look_command(case)),),
     )  # fmt: skip
 
 
@@ -131,7 +140,7 @@ def validation_too_small(case: Case) -> Told | None:
             Evidence(name, 1.0, f"{counts[name]} validation pictures", label=name)
             for name in sorted(counts, key=lambda name: counts[name])
         ),
-        remedies=(Remedy(_more_to_validate(case), command=f"foldertune train {case.typed_folder}"),),
+        remedies=(Remedy(_more_to_validate(case), command=train_command(case)),),
     )  # fmt: skip
 
 
@@ -172,7 +181,7 @@ def imbalance(case: Case) -> Told | None:
             Evidence(name, 1.0, f"{counts[name]:,} training pictures, {kept.recall.get(name, 0.0):.0%} recognised", label=name)
             for name in rows
         ),
-        remedies=(mended, Remedy("more pictures of the small classes", command=f"foldertune look {case.typed_folder}")),
+        remedies=(mended, Remedy("more pictures of the small classes", command=look_command(case))),
     )  # fmt: skip
 
 
@@ -262,7 +271,7 @@ def device_not_used(case: Case) -> Told | None:
         told = f"Training used {threads} of the {cores} cores of this machine"
         remedy = Remedy(
             "OMP_NUM_THREADS or the like holds torch back: unset it",
-            command=f"env -u OMP_NUM_THREADS foldertune train {case.typed_folder}",
+            command=f"env -u OMP_NUM_THREADS {train_command(case)}",
         )
     else:
         return None
