@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from foldertune.cache import cache_folder
 from foldertune.data.folder import refuse_unusable, scan
 from foldertune.data.glances import Glanced, Glances, glance_at
-from foldertune.data.groups import find_bursts, group_pictures
+from foldertune.data.groups import find_bursts
 from foldertune.data.looks import Looks
 from foldertune.data.patch import PatchLine, apply_patch, read_patch
 from foldertune.data.split import split_pictures, with_groups
@@ -65,9 +65,8 @@ def look(wish: Wish) -> Journey[Looked]:
     looks, glanced = Looks(wish.folder, workers=workers), Glanced()
     notes: tuple[str, ...] = ()
     patch = read_patch(Path(wish.settings["patch"])) if wish.settings.get("patch") else ()
-    found = yield from scan(wish.folder, workers=workers, looks=looks, glanced=glanced)
-    if wish.settings.get("group_by"):
-        found = group_pictures(found, wish.settings["group_by"])
+    group_by = wish.settings.get("group_by", "")
+    found = yield from scan(wish.folder, workers=workers, group_by=group_by, looks=looks, glanced=glanced)
     if patch:
         found, notes = apply_patch(found, patch)
         refuse_unusable(found)

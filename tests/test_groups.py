@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,44 +11,42 @@ from folders import invented_pictures
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foldertune.data.folder import scan
 from foldertune.data.groups import BURST_S, check_pattern, find_bursts, group_pictures
 from foldertune.errors import DataError, SettingsError
 from foldertune.images import FileFacts
-from foldertune.records import Dataset
+from foldertune.records import Picture, finish
 
 
-def dataset_of(*paths: str, group: str = "") -> Dataset:
-    pictures = [
-        replace(picture, path=path, group=group)
-        for picture, path in zip(invented_pictures({"a": len(paths)}), paths, strict=True)
-    ]
-    return Dataset(Path("photos"), ("a",), tuple(pictures), "")
+def pictures_of(*paths: str, group: str = "") -> list[Picture]:
+    made = invented_pictures({"a": len(paths)})
+    return [replace(picture, path=path, group=group) for picture, path in zip(made, paths, strict=True)]
 
 
-def groups_of(dataset: Dataset) -> list[str]:
-    return [picture.group for picture in dataset.pictures]
+def groups_of(pictures: Sequence[Picture]) -> list[str]:
+    return [picture.group for picture in pictures]
 
 
 def test_group_pictures_without_a_bracket_goes_by_all_that_matches() -> None:
-    dataset = dataset_of("a/person1_bacteria_1.png", "a/person1_virus_7.png", "a/person12_virus_1.png", "a/other.png")
-    assert groups_of(group_pictures(dataset, r"person\d+")) == ["person1", "person1", "person12", ""]
+    pictures = pictures_of("a/person1_bacteria_1.png", "a/person1_virus_7.png", "a/person12_virus_1.png", "a/other.png")
+    assert groups_of(group_pictures(pictures, r"person\d+")) == ["person1", "person1", "person12", ""]
 
 
 def test_group_pictures_with_brackets_goes_by_the_first() -> None:
-    dataset = dataset_of("a/Ada-1.png", "b/Ada-2.png", "b/Ben-1.png")
-    assert groups_of(group_pictures(dataset, r"/(\w+)-(\d)")) == ["Ada", "Ada", "Ben"]
-    assert groups_of(group_pictures(dataset, r"(?:a/)(\w+)|b")) == ["Ada", "", ""]  # a bracket that matched nothing
+    pictures = pictures_of("a/Ada-1.png", "b/Ada-2.png", "b/Ben-1.png")
+    assert groups_of(group_pictures(pictures, r"/(\w+)-(\d)")) == ["Ada", "Ada", "Ben"]
+    assert groups_of(group_pictures(pictures, r"(?:a/)(\w+)|b")) == ["Ada", "", ""]  # a bracket that matched nothing
 
 
 def test_group_pictures_goes_before_the_groups_of_the_folder_and_leaves_the_others() -> None:
-    dataset = dataset_of("a/p1.png", "a/x.png", group="table")
-    assert groups_of(group_pictures(dataset, r"p\d")) == ["p1", "table"]
+    pictures = pictures_of("a/p1.png", "a/x.png", group="table")
+    assert groups_of(group_pictures(pictures, r"p\d")) == ["p1", "table"]
 
 
 @pytest.mark.parametrize("group", ["", "table"])
 def test_group_pictures_that_matches_nothing_is_refused(group: str) -> None:
     with pytest.raises(DataError) as caught:
-        group_pictures(dataset_of("a/1.png", "a/2.png", group=group), "patient")
+        group_pictures(pictures_of("a/1.png", "a/2.png", group=group), "patient")
     assert str(caught.value) == (
         "Group by 'patient' matches none of 2 paths, such as 'a/1.png'. Give a pattern that matches a part of them, or leave it out."
     )
@@ -105,3 +104,11 @@ def test_find_bursts_end_after_half_a_minute_or_twenty_pictures() -> None:
     steady = bursts(*[("A", float(second * 2)) for second in range(40)])
     assert (14, 15) in steady
     assert (15, 16) not in steady  # 32 s after the first
+
+
+def test_scan_refuses_a_pattern_that_matches_nothing_before_any_file_is_read(tmp_path: Path) -> None:
+    for path in ("a/1.jpg", "b/1.jpg"):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_bytes(b"no picture: reading it would be another error")
+    with pytest.raises(DataError, match="Group by 'patient' matches none of 2 paths"):
+        finish(scan(tmp_path, workers=0, group_by="patient"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from foldertune.data.glances import LOOKED_PX, MOST_GLANCES, Glanced, glance
+from foldertune.data.groups import group_pictures
 from foldertune.data.looks import Looks
 from foldertune.data.pack import ahead
 from foldertune.errors import DataError, ImageError
@@ -42,16 +43,24 @@ class Found:
 
 
 def scan(
-    folder: Path, *, workers: int, to_learn: bool = True, looks: Looks | None = None, glanced: Glanced | None = None
+    folder: Path,
+    *,
+    workers: int,
+    to_learn: bool = True,
+    group_by: str = "",
+    looks: Looks | None = None,
+    glanced: Glanced | None = None,
 ) -> Work[Dataset]:
     """Walk the folder, then read and decode every picture once. `workers` threads decode.
 
     Files that have not changed since an earlier run are not read again. looks: for who wants to know how fast it went.
-    glanced: takes the glances of the first pictures that are read.
+    group_by: see `group_pictures`.   glanced: takes the glances of the first pictures that are read.
     Raises DataError where there is nothing to learn from: no folder, no readable picture, fewer than two classes, an empty
     class. With to_learn=False, to measure a model on: only where no picture can be read.
     """
     found = walk(folder, to_learn=to_learn)
+    if group_by:  # before anything is decoded: a pattern that matches nothing is a slip of who typed it
+        found = replace(found, pictures=group_pictures(found.pictures, group_by))
     looks, checked = looks or Looks(folder, workers=workers), []
 
     def checked_by(folder: Path, picture: Picture) -> Picture:

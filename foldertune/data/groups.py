@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from foldertune.errors import DataError, SettingsError
 from foldertune.images import FileFacts
-from foldertune.records import Dataset, Picture
+from foldertune.records import Picture
 
 BURST_S = 2.0  # between two pictures of one camera: who presses again so soon has the same thing before him; a guess
 # A clock that stands still, or a camera that takes a picture every second, is no burst: it would chain everything. Guesses.
@@ -28,8 +28,8 @@ def check_pattern(pattern: str) -> re.Pattern[str]:
         ) from error
 
 
-def group_pictures(dataset: Dataset, pattern: str) -> Dataset:
-    """The data set with a group for every picture whose path the pattern matches: its first bracket, or all that matches.
+def group_pictures(pictures: Sequence[Picture], pattern: str) -> tuple[Picture, ...]:
+    """The pictures with a group for each whose path the pattern matches: its first bracket, or all that matches.
 
     Raises DataError where it matches no path.
     """
@@ -40,14 +40,13 @@ def group_pictures(dataset: Dataset, pattern: str) -> Dataset:
         name = (found[1] if matcher.groups else found[0]) if found else ""
         return replace(picture, group=name) if name else picture
 
-    pictures = tuple(grouped(picture) for picture in dataset.pictures)
-    if all(now is before for now, before in zip(pictures, dataset.pictures, strict=True)):
-        shown = dataset.pictures[0].path if dataset.pictures else ""
+    found = tuple(grouped(picture) for picture in pictures)
+    if pictures and all(now is before for now, before in zip(found, pictures, strict=True)):
         raise DataError(
-            f"Group by {pattern!r} matches none of {len(dataset.pictures):,} paths, such as {shown!r}. "
+            f"Group by {pattern!r} matches none of {len(pictures):,} paths, such as {pictures[0].path!r}. "
             "Give a pattern that matches a part of them, or leave it out."
         )
-    return replace(dataset, pictures=pictures)
+    return found
 
 
 def find_bursts(pictures: Sequence[Picture], files: Sequence[FileFacts]) -> list[tuple[int, int]]:
