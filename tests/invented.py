@@ -13,7 +13,20 @@ from foldertune.evaluation.metrics import evaluate_probabilities, softmax
 from foldertune.evaluation.refusal import Promise, Refusal
 from foldertune.evaluation.report import ReportFacts
 from foldertune.evaluation.standards import Standards
-from foldertune.records import Decision, EpochRecord, Evaluation, Evidence, Finding, Forecast, Picture, Plan
+from foldertune.records import (
+    Comparison,
+    Contestant,
+    Decision,
+    EpochRecord,
+    Evaluation,
+    Evidence,
+    Finding,
+    Forecast,
+    Interval,
+    Pair,
+    Picture,
+    Plan,
+)
 
 # A name that tries every way out of HTML, YAML and Markdown.
 HOSTILE = "<script>alert('x')</script>\"'&\n\u202egnp.\u2028</style>\x00\udcff--> |`*"
@@ -96,4 +109,27 @@ def hostile_facts() -> ReportFacts:
         thumbnails={row.path: small for row in rows}, answered=((0.01, 0.0), (0.5, 0.02), (0.98, 0.1)),
         warnings=("w" * 300,), environment={HOSTILE: "v" * 300}, run="runs/" + "r" * 200, tells_unlike=True,
         unreadable=(Picture(0, "p" * 200, HOSTILE, problem=HOSTILE),), skipped={"s" * 200: 2},
+    )  # fmt: skip
+
+
+def hostile_comparison() -> Comparison:
+    """Three networks of a folder whose name tries everything, one of them left out."""
+    rows = (("resnet101", 0.93, 21.0), ("resnet50", 0.92, 11.0), ("resnet18", 0.85, 4.2))
+    contestants = tuple(
+        Contestant(
+            name, HOSTILE, (f"comparison/{name}", f"comparison/{name}-2"), ("baseline", "fine-tuned"),
+            Interval(accuracy, accuracy - 0.03, accuracy + 0.02), (accuracy, accuracy), 0.9, 0.3, 3.0, 90.0, 11_000_000, 45.0, latency,
+            50.0, "openvino", "takes it (for under 1,000 pictures; here are 800)", efficient=True,
+        )
+        for name, accuracy, latency in rows
+    )  # fmt: skip
+    pairs = (
+        Pair("resnet101", "resnet50", Interval(0.01, -0.01, 0.03), 7.5, 4, 0.3, shown=False),
+        Pair("resnet101", "resnet18", Interval(0.08, 0.04, 0.12), 30, 5, 0.0004, shown=True),
+        Pair("resnet50", "resnet18", Interval(0.07, 0.03, 0.11), 28, 6, 0.002, shown=True),
+    )
+    return Comparison(
+        f"/photos/{HOSTILE}", "comparison", {"train": 600, "val": 80, "test": 120}, 4, 2.5, 2, contestants, pairs,
+        "Take resnet50, 1.9 times as fast as resnet101, unless up to 3.0 points of accuracy matter more.",
+        (f"vit_base: The weights {HOSTILE} are not here.",),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The report in a real browser: a wide screen and a phone, light and dark, judged by axe-core. Skipped where there is no browser."""
+"""Report and comparison in a browser: a wide screen and a phone, light and dark, judged by axe-core. Skipped where there is none."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from conftest import PROJECT
-from invented import hostile_facts
+from invented import hostile_comparison, hostile_facts
 
+from foldertune.evaluation.comparison_page import render_comparison
 from foldertune.evaluation.report import render_report
 
 sys.path.insert(0, str(PROJECT))
@@ -44,13 +45,20 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
-@pytest.fixture(scope="module", params=["a small run", "hostile names"])
-def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+REPORTS = ["a small run", "hostile names"]
+reports_only = pytest.mark.parametrize("document", REPORTS, indirect=True)
+
+
+@pytest.fixture(scope="module", params=[*REPORTS, "comparison"])
+def document(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param == "a small run":
         run: Path = request.getfixturevalue("small_run")
         return run / "report.html"
-    path = tmp_path_factory.mktemp("hostile") / "report.html"
-    path.write_text(render_report(hostile_facts()), "utf-8")
+    path = tmp_path_factory.mktemp("made") / "page.html"
+    made = (
+        render_report(hostile_facts()) if request.param == "hostile names" else render_comparison(hostile_comparison())
+    )
+    path.write_text(made, "utf-8")
     return path
 
 
@@ -68,32 +76,33 @@ class Opened:
 
 
 @pytest.fixture(params=SCREENS, ids=lambda screen: f"{screen[0]}-{screen[1]}")
-def opened(browser: Any, report: Path, request: pytest.FixtureRequest) -> Iterator[Opened]:
+def opened(browser: Any, document: Path, request: pytest.FixtureRequest) -> Iterator[Opened]:
     width, scheme = request.param
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
-    yield Opened(context, report)
+    yield Opened(context, document)
     context.close()
 
 
-def test_report_in_browser_asks_for_nothing_and_its_console_is_silent(opened: Opened, report: Path) -> None:
-    assert {url for url in opened.asked if not url.startswith("data:")} == {report.as_uri()}
+def test_pages_in_browser_asks_for_nothing_and_its_console_is_silent(opened: Opened, document: Path) -> None:
+    assert {url for url in opened.asked if not url.startswith("data:")} == {document.as_uri()}
     assert opened.said == []
 
 
-def test_report_in_browser_never_scrolls_sideways(opened: Opened) -> None:
+def test_pages_in_browser_never_scrolls_sideways(opened: Opened) -> None:
     opened.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     wide, screen = opened.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert wide <= screen
 
 
-def test_report_in_browser_axe_finds_no_violation(opened: Opened) -> None:
+def test_pages_in_browser_axe_finds_no_violation(opened: Opened) -> None:
     opened.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     found = axe_api.Axe().run(opened.page)
     assert found.violations_count == 0, found.generate_report()
     assert found.response["passes"]  # it did look
 
 
-def test_report_in_browser_cells_of_the_matrix_open_their_pictures(opened: Opened) -> None:
+@reports_only
+def test_pages_in_browser_cells_of_the_matrix_open_their_pictures(opened: Opened) -> None:
     cells = opened.page.locator(".matrix td a")
     for number in range(cells.count()):
         cells.nth(number).click()
@@ -104,8 +113,9 @@ def test_report_in_browser_cells_of_the_matrix_open_their_pictures(opened: Opene
         assert 0 <= top < 844
 
 
-def test_report_in_browser_rows_are_files_of_the_run(opened: Opened, report: Path) -> None:
+@reports_only
+def test_pages_in_browser_rows_are_files_of_the_run(opened: Opened, document: Path) -> None:
     files = opened.page.eval_on_selector_all(".rows a", "links => links.map(link => link.getAttribute('href'))")
     assert files
-    if report.with_name("run.json").exists():
-        assert all((report.parent / file).is_file() for file in files)
+    if document.with_name("run.json").exists():
+        assert all((document.parent / file).is_file() for file in files)
