@@ -23,11 +23,25 @@ hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("steady")
 
 
+SESSION = "session-"  # begins the names of folders that outlive the tests of one file
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_ones_leavings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The folders that a file of tests made for all of them go with it: runs of all files together take gigabytes."""
+    place = tmp_path_factory.getbasetemp()
+    before = set(place.iterdir())
+    yield
+    for path in set(place.iterdir()) - before:
+        if path.is_dir() and not path.name.startswith((SESSION, "test_")):  # pytest keeps those of tests that failed
+            shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """No test writes into the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
-        path = str(tmp_path_factory.mktemp("cache"))
+        path = str(tmp_path_factory.mktemp(f"{SESSION}cache"))
         patch.setenv("FOLDERTUNE_CACHE", path)
         yield path
 
@@ -66,7 +80,7 @@ def material() -> Callable[[str], Path]:
 def real_weights(material: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real ImageNet weights of a ResNet-50 as safetensors with torchvision's names."""
     maker = material("weights/make_safetensors.py")
-    path = tmp_path_factory.mktemp("weights") / "resnet50.safetensors"
+    path = tmp_path_factory.mktemp(f"{SESSION}weights") / "resnet50.safetensors"
     subprocess.run([sys.executable, str(maker), str(path)], check=True)
     return path
 
@@ -74,7 +88,7 @@ def real_weights(material: Callable[[str], Path], tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one epoch on 48 made pictures of three colours; the pictures lie in `pictures` beside it."""
-    place = tmp_path_factory.mktemp("small")
+    place = tmp_path_factory.mktemp(f"{SESSION}small")
     random = np.random.Generator(np.random.Philox(5))
     for number in range(48):
         picture = random.integers(0, 120, (40, 48, 3), np.uint8)
