@@ -98,6 +98,12 @@ def test_expected_accuracy_is_the_range_of_the_head_out_of_fold(dataset: Dataset
     assert accuracy.head_accuracy == pytest.approx(head.accuracy, abs=0.01)
     assert (accuracy.low, accuracy.high) == pytest.approx((found.low, found.high), abs=1 / accuracy.num_test)
     assert 0.6 < head.accuracy < 1
+    assert accuracy.why == found.why
+    given = replace(dataset, split_source="folders")
+    told, _ = finish(expected_accuracy(given, VALUES, of_colour(tmp_path / "cache", engine), SMALL))
+    assert told == replace(
+        accuracy, why=f"{accuracy.why}; if the test pictures, which were given, are like the training ones"
+    )
 
 
 def test_expected_accuracy_is_the_same_from_the_baselines_head_and_then_computes_nothing(

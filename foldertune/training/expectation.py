@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +70,10 @@ def expected_accuracy(
     judged = judged_by(head, chosen, labels, dataset)
     if judged is None:
         return None, "no training picture of a class that is tested could be asked out of fold"
-    return expected_range(judged, left_by(values)), ""
+    found = expected_range(judged, left_by(values))
+    if dataset.split_source != "made":
+        found = replace(found, why=f"{found.why}; if the test pictures, which were given, are like the training ones")
+    return found, ""
 
 
 def sampled(pictures: Sequence[Picture], most: int) -> tuple[Picture, ...]:
