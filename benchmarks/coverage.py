@@ -32,6 +32,7 @@ from foldertune.evaluation.intervals import (
     share_interval,
 )
 from foldertune.evaluation.metrics import (
+    careful_temperature,
     evaluate_probabilities,
     fit_temperature,
     paired_difference,
@@ -194,7 +195,7 @@ def promises(found: Population, *, num_splits: int) -> str:
     for _ in range(num_splits):
         order = random.permutation(len(found.labels))
         val, test = order[: found.num_val], order[found.num_val :]
-        temperature = fit_temperature(found.logits[val], found.labels[val])
+        temperature = careful_temperature(found.logits[val], found.labels[val])
         refusal = fit_refusal(softmax(found.logits[val] / temperature), found.labels[val])
         for each in kept_promises(refusal, softmax(found.logits[test] / temperature), found.labels[test]):
             made = each.threshold is not None
@@ -223,7 +224,7 @@ def promises(found: Population, *, num_splits: int) -> str:
 def calibration(found: Population) -> str:
     """The given split: the calibration error on test after the temperature of validation, and what chance makes."""
     val, test = slice(0, found.num_val), slice(found.num_val, None)
-    temperature = fit_temperature(found.logits[val], found.labels[val])
+    temperature = careful_temperature(found.logits[val], found.labels[val])
     before, after = softmax(found.logits[test]), softmax(found.logits[test] / temperature)
     errors = [expected_calibration_error(each, found.labels[test]) for each in (before, after)]
     limit = perfect_calibration_quantile(after.max(1))

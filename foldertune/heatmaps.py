@@ -17,6 +17,7 @@ from foldertune.explanation.drawing import draw_map
 from foldertune.explanation.geometry import Window
 from foldertune.models.resnet import ResNet
 from foldertune.records import Progress, Work
+from foldertune.training.exhibits import pixels_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,12 +37,14 @@ def draw_maps(
 
     The network moves to the processor, where maps are always computed, and no longer learns.
     """
+    if not exhibits:
+        return {}
     method = method_for(network.cpu())
     begin = _beginning(network, preprocess, method)
     found: dict[tuple[str, str], bytes] = {}
     for start in range(0, len(exhibits), _BATCH):
         batch = exhibits[start : start + _BATCH]
-        pictures = np.stack([_pixels(material, each) for each in batch])
+        pictures = np.stack([pixels_of(material, each.split, each.place) for each in batch])
         with exact(), torch.enable_grad():
             grids = method.evidence(begin(pictures), [each.class_number for each in batch])
         for each, picture, grid in zip(batch, pictures, grids, strict=True):
@@ -59,8 +62,3 @@ def _beginning(network: Network, preprocess: Preprocess, method: Method) -> Call
         return lambda pictures: Begun(torch.from_numpy(engine.run(pictures)), pictures.shape[1])
     scale, shift = normalisation(preprocess)
     return lambda pictures: method.begin(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() * scale + shift)
-
-
-def _pixels(material: Material, exhibit: Exhibit) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = material.packs[exhibit.split].read([exhibit.place])[0]
-    return pixels

@@ -39,7 +39,8 @@ class Left:
 class Judged:
     """What the head answers out of fold. accuracy: with each class weighted as among the test pictures.
 
-    num_pictures: as many pictures of equal weight say as much.   num_seen: pictures that it was fitted to, of num_train.
+    num_pictures: as many independent pictures of equal weight say as much.   num_seen: pictures that it was fitted to, of num_train.
+    num_independent: as many independent pictures say as much as the num_test; None where all of them are.
     """
 
     accuracy: float
@@ -47,6 +48,7 @@ class Judged:
     num_seen: int
     num_train: int
     num_test: int
+    num_independent: int | None = None
 
 
 # Middles and spreads are measured (docs/log.md, "The forecast of accuracy"), all with ImageNet weights of a ResNet-50.
@@ -82,8 +84,9 @@ def expected_range(judged: Judged, left: Left) -> AccuracyRange:
     left = Left(left.middle - GROWTH * grown, math.hypot(left.spread, GROWTH_SPREAD * grown), why)
     errors = _possible_errors(judged, left)
     missed = (1 - LEVEL) / 2
-    few, many = (_quantile(errors, judged.num_test, chance) for chance in (missed, 1 - missed))
-    low, high = 1 - many / judged.num_test, 1 - few / judged.num_test
+    num = judged.num_independent or judged.num_test
+    few, many = (_quantile(errors, num, chance) for chance in (missed, 1 - missed))
+    low, high = 1 - many / num, 1 - few / num
     return AccuracyRange(
         value=min(high, max(low, 1 - float(errors.mean()))), low=low, high=high, level=LEVEL,
         head_accuracy=judged.accuracy, num_judged=judged.num_seen, num_test=judged.num_test, why=left.why,

@@ -44,8 +44,7 @@ def decide(situation: Situation, settings: TrainSettings, *, sources: Mapping[st
         if setting in settings:
             value: Any = settings[setting]  # type: ignore[literal-required]  # RULES has the TypedDict's keys
             source: Source = (sources or {}).get(setting, "user")
-            reason = "given by the user" if source == "user" else "read from the settings file"
-            decision = Decision(setting, value, reason, "given", source)
+            decision = Decision(setting, value, _GIVEN[source], "given", source)
         else:
             value, reason, name = rule(situation, chosen)
             decision = Decision(setting, value, reason, name)
@@ -54,6 +53,13 @@ def decide(situation: Situation, settings: TrainSettings, *, sources: Mapping[st
     refuse_contradictions(chosen)
     forecast = forecast_run(situation, chosen) if situation.probe else None
     return Plan(tuple(decisions), forecast, tuple(warnings_of(situation, chosen, forecast)))
+
+
+_GIVEN: Mapping[Source, str] = {
+    "user": "given by the user",
+    "file": "read from the settings file",
+    "compare": "set by the comparison that this run is a part of",
+}
 
 
 # ---------------------------------------------------------------------------------------------------------------- the rules

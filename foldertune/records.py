@@ -123,7 +123,7 @@ class Dataset:
         return {name: counts[name] for name in self.classes}
 
 
-Source = Literal["user", "file", "rule"]
+Source = Literal["user", "file", "compare", "rule"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,8 +191,8 @@ def print_comparison(found: Comparison) -> None:
     for line in comparison_lines(found):
         print(printable(line))
     print(printable(f"Page:   {Path(found.path) / 'comparison.html'}"))
-    best = Path(found.contestants[0].runs[0])
-    print(printable(f"Next:   foldertune predict {_typed(best)} PICTURE..."))
+    taken = next(each for each in found.contestants if each.model == found.take)
+    print(printable(f"Next:   foldertune predict {_typed(Path(taken.runs[0]))} PICTURE..."))
 
 
 def print_speed(found: Choice) -> None:

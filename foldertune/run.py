@@ -219,8 +219,9 @@ class RunFolder:
         if not self._never_got_to_a_plan():
             return
         with self.locked():
-            for path in (self.run_json, self.events, self.dataset_csv):
+            for path in (self.events, self.dataset_csv, self.run_json):
                 path.unlink(missing_ok=True)
+            self.remove_orphans()
         (self.path / ".lock").unlink(missing_ok=True)
         self.checkpoints.rmdir()
         self.path.rmdir()
@@ -233,10 +234,11 @@ class RunFolder:
         return f", or go on with it: `foldertune train --resume {self.path}`"
 
     def _never_got_to_a_plan(self) -> bool:
-        known = {"run.json", "events.jsonl", "dataset.csv", ".lock", "checkpoints"}
-        if not self.run_json.exists() or {path.name for path in self.path.iterdir()} - known:
+        """Whether it holds nothing but what a start leaves that was cut off, perhaps before it wrote the first file."""
+        if not self.checkpoints.is_dir() or any(self.checkpoints.iterdir()):
             return False
-        return self.checkpoints.is_dir() and not any(self.checkpoints.iterdir())
+        known = {"run.json", "events.jsonl", "dataset.csv", ".lock", "checkpoints"}
+        return all(path.name in known or path.name.startswith(_TEMPORARY) for path in self.path.iterdir())
 
     def open(self) -> dict[str, Any]:
         """run.json of an existing run, its schema checked."""

@@ -157,10 +157,11 @@ class Contestant:
     """One network of a comparison, trained once or several times on the same split.
 
     weights: what it began from.   runs: its run folders.   kept: which model each of them kept.   accuracies: of each on the test
-    pictures; accuracy: their mean, with what the pictures and the repeats leave open.   minutes: of a run, on average; learning_s: of
-    fine-tuning alone.   size_mb: of the weights, 10^6 bytes.   latency_ms: of one picture here in float32, without decoding, and
-    pictures_per_s in batches of 8, both with `engine`; 0 where it could not be measured.   advice: what the guide says of it for so
-    many pictures; empty where it says nothing.   efficient: no other is at least as accurate and as fast, and better in one of them.
+    pictures; accuracy: their mean, with what the pictures and the repeats leave open.   learning_s: of fine-tuning, minutes: of a whole
+    run, both on average; the first run of a comparison looks at and prepares the pictures for all.   size_mb: of the weights, 10^6
+    bytes.   latency_ms: of one picture here in float32, without decoding, and pictures_per_s in batches of 8, both with `engine`; 0 where
+    it could not be measured.   advice: what the guide says of it for so many pictures; empty where it says nothing.   efficient: no other
+    is at least as accurate and as fast, and better in one of them.
     """
 
     model: str
@@ -203,7 +204,7 @@ class Pair:
 class Comparison:
     """What `compare` found. contestants: the most accurate first.   pairs: each of them against each, in that order.
 
-    answer: which to take and why, in sentences.   minutes: the budget of each run; None where none had one.
+    take: the network to take; answer: why, in sentences.   minutes: the budget of each run; None where none had one.
     left_out: networks that could not be compared, each with the reason.   path: the folder of the comparison.
     """
 
@@ -215,5 +216,6 @@ class Comparison:
     repeats: int
     contestants: tuple[Contestant, ...]
     pairs: tuple[Pair, ...]
+    take: str
     answer: str
     left_out: tuple[str, ...] = ()

@@ -15,12 +15,12 @@ from invented import hostile_comparison
 
 import foldertune as product
 from foldertune.comparing import Asked, Contest, comparing, with_weights
-from foldertune.errors import DataError, InterruptedRunError, MissingError, SettingsError
+from foldertune.errors import DataError, InterruptedRunError, MissingError, SettingsError, WorkFailedError
 from foldertune.evaluation.comparison_page import render_comparison
-from foldertune.evaluation.standing import which_to_take
+from foldertune.evaluation.standing import read_answers, refuse_unlike, which_to_take
 from foldertune.models.advice import guide_says
 from foldertune.records import Comparison, Contestant, Event, Interval, Pair, finish, plain, restored
-from foldertune.run import read_json, write_json
+from foldertune.run import RunFolder, read_json, write_json
 from foldertune.stopping import StopRequest
 
 SETTINGS: dict[str, Any] = {"image_size": 32, "epochs": 1, "augmentation": "none", "device": "cpu", "seed": 4}
@@ -99,8 +99,10 @@ def test_all_have_the_budget_of_the_first(found: Comparison) -> None:
     limits = {
         Path(run).name: next(r["value"] for r in rows if r["setting"] == "max_minutes") for run, rows in plans.items()
     }
-    assert limits["resnet34"] is None  # named first: its time is the budget of the others
-    assert {limits[name] for name in ("resnet18", "resnet34-2", "resnet18-2")} == {found.minutes}
+    assert {limits["resnet34"], limits["resnet34-2"]} == {None}  # named first: its time is the budget of the others
+    assert {limits["resnet18"], limits["resnet18-2"]} == {found.minutes}
+    sources = {row["setting"]: row["source"] for row in plans[str(Path(found.path) / "resnet18-2")]}
+    assert (sources["max_minutes"], sources["seed"], sources["epochs"]) == ("compare", "compare", "user")
 
 
 def test_asked_again_a_finished_comparison_is_told_as_it_was(found: Comparison, place: Path) -> None:
@@ -137,7 +139,8 @@ def test_interrupted_it_says_how_to_go_on(place: Path, monkeypatch: pytest.Monke
     stop.signal = 15
     work = comparing(place / "pictures", models=MODELS, weights="random", run="broken off", stop=stop, **SETTINGS)
     with pytest.raises(
-        InterruptedRunError, match=r"what was done is kept in broken off\. The same command with --run"
+        InterruptedRunError,
+        match=r"what was done is kept in .*broken off\. The same command with --run '.*broken off' goes on\.$",
     ) as error:
         finish(work)
     assert error.value.exit_code == 143
@@ -156,6 +159,80 @@ def test_gone_on_with_it_trains_what_is_missing_and_nothing_else(found: Comparis
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert [each.accuracies for each in again.contestants] == [each.accuracies for each in found.contestants]
     assert (cut / "comparison.html").exists()
+
+
+def test_cut_off_in_the_middle_of_a_training_and_at_the_worst_moments_it_goes_on(
+    found: Comparison, place: Path
+) -> None:
+    """The last training has its table of pictures, but not yet its plan; another one has not written its first file."""
+    cut = place / "cut in the middle"
+    shutil.copytree(place / "comparison", cut)
+    facts = read_json(cut / "comparison.json")
+    write_json(cut / "comparison.json", {key: value for key, value in facts.items() if key != "found"})
+    for path in (cut / "resnet18-2").iterdir():
+        if path.name not in ("run.json", "dataset.csv", "checkpoints"):
+            path.unlink()
+    begun = read_json(cut / "resnet18-2" / "run.json")
+    write_json(cut / "resnet18-2" / "run.json", {**begun, "state": "started"})
+    shutil.rmtree(cut / "resnet34-2")
+    (cut / "resnet34-2" / "checkpoints").mkdir(parents=True)
+    (cut / "resnet34-2" / ".part-1-run.json").touch()
+    again = product.compare(place / "pictures", models=MODELS, weights="random", repeats=2, run=cut, **SETTINGS)
+    assert [each.accuracies for each in again.contestants] == [each.accuracies for each in found.contestants]
+
+
+def test_pictures_or_weights_that_changed_between_the_runs_are_refused(found: Comparison, place: Path) -> None:
+    moved = place / "moved"
+    shutil.copytree(place / "comparison", moved)
+    runs = {"resnet34": [RunFolder(moved / "resnet34"), RunFolder(moved / "resnet34-2")]}
+    refuse_unlike(runs)
+    last = runs["resnet34"][1]
+    before = last.open()
+    last.update(weights={**before["weights"], "sha256": "other"})
+    with pytest.raises(
+        DataError, match="The runs of resnet34 began from different weights: the file was changed meanwhile"
+    ):
+        refuse_unlike(runs)
+    last.update(weights=before["weights"], dataset={**before["dataset"], "fingerprint": "other"})
+    with pytest.raises(DataError, match=r"moved are of different pictures: the folder was changed meanwhile\. Begin"):
+        refuse_unlike(runs)
+    (moved / "resnet34" / "predictions.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"predictions\.npz is damaged or missing"):
+        read_answers(runs["resnet34"][0])
+
+
+def test_a_comparison_that_was_moved_tells_where_its_runs_are_now(found: Comparison, place: Path) -> None:
+    elsewhere = place / "elsewhere"
+    shutil.copytree(place / "comparison", elsewhere)
+    again = product.compare(place / "pictures", models=MODELS, weights="random", repeats=2, run=elsewhere, **SETTINGS)
+    assert again.path == str(elsewhere)
+    assert all(Path(run).parent == elsewhere for each in again.contestants for run in each.runs)
+    facts = read_json(elsewhere / "comparison.json")
+    facts["found"]["contestants"][0].pop("accuracy")
+    write_json(elsewhere / "comparison.json", facts)
+    with pytest.raises(DataError, match=r"comparison\.json is not whole .*Delete it, and ask for the same again"):
+        product.compare(place / "pictures", models=MODELS, weights="random", repeats=2, run=elsewhere, **SETTINGS)
+
+
+def test_two_at_once_in_one_folder_are_refused(found: Comparison, place: Path) -> None:
+    asked: dict[str, Any] = {"models": MODELS, "weights": "random", "repeats": 2, **SETTINGS}
+    with RunFolder(Path(found.path)).locked(), pytest.raises(WorkFailedError, match="Another process is going through"):
+        product.compare(place / "pictures", run=found.path, **asked)
+    assert (Path(found.path) / "comparison.json").exists()
+
+
+def test_what_somebody_put_into_the_folder_stays_when_nothing_came_of_it(place: Path, tmp_path: Path) -> None:
+    asked = Asked(place / "pictures", ("resnet18",), {"resnet18": "random"}, True, 1, {})
+    for folder in (tmp_path / "noted", tmp_path / "empty"):
+        contest = Contest(folder, asked, StopRequest())
+        with contest.opened() as earlier:
+            assert earlier is None
+            contest.run_of("resnet18", 0).create()
+            if folder.name == "noted":
+                (folder / "note.txt").write_text("mine")
+            contest.discard_empty()
+    assert [path.name for path in (tmp_path / "noted").iterdir()] == ["note.txt"]
+    assert not (tmp_path / "empty").exists()
 
 
 def test_a_network_without_weights_is_named_and_left_out(place: Path) -> None:
@@ -193,7 +270,7 @@ def test_weights_of_another_network_are_refused_where_they_are_meant_for_it(foun
             place / "pictures", models=MODELS, weights={"resnet34": str(alone)}, run=place / "no", **SETTINGS
         )
     assert not (place / "no").exists()
-    asked = Asked(place / "pictures", tuple(MODELS), dict.fromkeys(MODELS, str(alone)), 1, {})
+    asked = Asked(place / "pictures", tuple(MODELS), dict.fromkeys(MODELS, str(alone)), True, 1, {})
     models, left_out = finish(with_weights(Contest(place / "no", asked, StopRequest())))
     assert models == ["resnet18"]
     assert left_out[0].startswith("resnet34: The weights file")
@@ -288,8 +365,9 @@ def test_the_command_prints_one_document_or_a_table(place: Path, found: Comparis
     assert said.document == plain(found)
     table = foldertune(*words)
     assert table.code == 0
-    assert found.answer.split()[1].rstrip(":,") in table.out
-    assert "Page:" in table.out
+    assert " ".join(found.answer.split()) in " ".join(table.out.split())
+    assert f"Page:   {Path(found.path) / 'comparison.html'}" in table.out
+    assert f"foldertune predict {Path(found.path) / found.take} PICTURE..." in table.out
     for each in found.contestants:
         assert f"{each.accuracy.value:.1%}" in table.out
 
@@ -301,6 +379,10 @@ def test_the_command_prints_one_document_or_a_table(place: Path, found: Comparis
         (
             ["--weights", "resnet18=a", "--weights", "b"],
             "--weights is 'b'. Accepted: NAME=WEIGHTS with the name of a network",
+        ),
+        (
+            ["--weights", "resnet18=a", "--weights", "resnet18=b"],
+            "There are two --weights for resnet18: a and b. Give one.",
         ),
         (["--weights", "resnet101=random"], "There are weights for resnet101, which is not compared."),
     ],
@@ -323,35 +405,46 @@ def pair(first: str, second: str, low: float, high: float) -> Pair:
     return Pair(first, second, Interval((low + high) / 2, low, high), 5, 1, 0.01, low > 0)
 
 
+LEVEL = "No difference shown between a and b: a is ahead of b by 1.0 points (-1.0 to 3.0)."
+
+
 @pytest.mark.parametrize(
-    ("others", "pairs", "answer"),
+    ("latencies", "pairs", "take", "answer"),
     [
-        ([], [], "Only a could be trained: 93.0 % (91.0 to 95.0), with nothing to compare it with."),
-        ([("b", 5)], [pair("a", "b", 0.01, 0.03)], "Take a: it is better than b by 2.0 points (1.0 to 3.0)."),
+        ([10], [], "a", "Only a could be trained: 93.0 % (91.0 to 95.0), with nothing to compare it with."),
+        ([10, 5], [pair("a", "b", 0.01, 0.03)], "a", "Take a: it is better than b by 2.0 points (1.0 to 3.0)."),
         (
-            [("b", 5)],
-            [pair("a", "b", -0.01, 0.03)],
-            "Take b, 2.0 times as fast as a, unless up to 3.0 points of accuracy matter more. "
-            "No difference shown between a and b: a is ahead of b by 1.0 points (-1.0 to 3.0).",
+            [10, 5], [pair("a", "b", -0.01, 0.03)], "b",
+            f"Take b, 2.0 times as fast as a, unless up to 3.0 points of accuracy matter more. {LEVEL}",
         ),
         (
-            [("b", 20), ("c", 5)],
-            [pair("a", "b", -0.01, 0.03), pair("a", "c", 0.02, 0.06), pair("b", "c", 0, 0.02)],
-            "Take a, the most accurate and the fastest of those that are not shown to be worse. "
-            "No difference shown between a and b: a is ahead of b by 1.0 points (-1.0 to 3.0). "
-            "a is better than c by 4.0 points (2.0 to 6.0).",
+            [10, 9.5], [pair("a", "b", -0.01, 0.03)], "a",
+            f"Take a, the most accurate, and none of those that are not shown to be worse is clearly faster. {LEVEL}",
+        ),
+        ([10, 0], [pair("a", "b", -0.01, 0.03)], "a", f"Take a, the most accurate, and none of those that are not shown to be worse is "
+         f"clearly faster. {LEVEL}"),
+        ([0, 5], [pair("a", "b", -0.01, 0.03)], "a", f"Take a, the most accurate here. {LEVEL}"),
+        ([0, 0], [pair("a", "b", -0.01, 0.03)], "a", f"Take a, the most accurate here. {LEVEL}"),
+        (
+            [10, 20, 5], [pair("a", "b", -0.01, 0.03), pair("a", "c", 0.02, 0.06), pair("b", "c", 0, 0.02)], "a",
+            "Take a, the most accurate, and none of those that are not shown to be worse is clearly faster. "
+            f"{LEVEL} a is better than c by 4.0 points (2.0 to 6.0).",
         ),
     ],
-)
-def test_which_to_take(others: list[tuple[str, float]], pairs: list[Pair], answer: str) -> None:
-    contestants = [contestant("a", 0.93, 10), *(contestant(name, 0.9, latency) for name, latency in others)]
-    assert which_to_take(contestants, pairs) == answer
+)  # fmt: skip
+def test_which_to_take(latencies: list[float], pairs: list[Pair], take: str, answer: str) -> None:
+    """What was not measured, 0 here, is no reason."""
+    contestants = [contestant(name, 0.93, latency) for name, latency in zip("abc", latencies, strict=False)]
+    assert which_to_take(contestants, pairs) == (take, answer)
 
 
 @pytest.mark.parametrize(
     ("model", "num", "said"),
     [
         ("resnet18", 500, "takes it (for under 1,000 pictures; here are 500)"),
+        ("resnet18", 1000, "does not take it (for under 1,000 pictures; here are 1,000)"),
+        ("resnet50", 1000, "takes it (for 1,000 to 10,000 pictures; here are 1,000)"),
+        ("vit_base", 5000, "does not take it (for over 5,000 pictures; here are 5,000)"),
         ("resnet18", 5000, "does not take it (for under 1,000 pictures; here are 5,000)"),
         ("resnet50", 1833, "takes it (for 1,000 to 10,000 pictures; here are 1,833)"),
         ("vit_base", 800, "does not take it (for over 5,000 pictures; here are 800)"),

@@ -23,7 +23,7 @@ from foldertune.outlook import HEAD, Judged, expected_range
 from foldertune.records import Dataset, Picture, Split, finish
 from foldertune.training import baseline, expectation
 from foldertune.training.baseline import class_numbers, folds_of, head_of
-from foldertune.training.expectation import cannot_expect, expected_accuracy, judged_by, sampled
+from foldertune.training.expectation import cannot_expect, expected_accuracy, judged_by, num_witnesses, sampled
 from foldertune.training.head import Head, fit_head
 
 VALUES = {"weights": "imagenet", "tune": "head", "preset": "auto", "tie": "baseline", "workers": 0, "seed": 4}
@@ -243,3 +243,27 @@ def test_head_of_groups_is_not_flattered_by_pictures_that_it_has_nearly_seen(tmp
     told = of_colour(tmp_path, ColourEngine())
     assert finish(head_of(pictures, features, labels, told, num_classes=2, seed=0)).accuracy < 0.7
     assert fit_head(features, labels, num_classes=2, seed=0).accuracy > 0.95
+
+
+def test_num_witnesses_is_kishs_number_and_counts_what_belongs_together_once() -> None:
+    weights = np.array([1.0, 1.0, 2.0, 4.0])
+    alone = invented_pictures({"a": 4})
+    assert num_witnesses(alone, weights) == pytest.approx(8.0**2 / (1 + 1 + 4 + 16))
+    assert num_witnesses(alone, np.ones(4)) == pytest.approx(4)
+    grouped = [replace(each, group="p" if each.row < 2 else "") for each in alone]
+    assert num_witnesses(grouped, np.ones(4)) == pytest.approx(4.0**2 / (4 + 1 + 1))
+    assert num_witnesses([replace(each, group="p") for each in alone], np.ones(4)) == pytest.approx(1)
+
+
+def test_judged_by_pictures_of_one_group_widens_the_range() -> None:
+    pictures = invented_pictures({"a": 60, "b": 60})
+    labels = np.array([each.label == "b" for each in pictures], np.int64)
+    head = head_that([each.row % 5 > 0 for each in pictures], labels, 2)
+    ranges = []
+    for size in (1, 10):
+        grouped = [replace(each, group=f"{each.label}{each.row // size}") for each in pictures]
+        judged = judged_by(head, grouped, labels, split_of(grouped, ("a", "b"), {"a": 30, "b": 30}))
+        assert judged is not None
+        ranges.append(expected_range(judged, HEAD))
+    assert ranges[1].low < ranges[0].low
+    assert ranges[1].high >= ranges[0].high

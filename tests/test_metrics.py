@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from foldertune.errors import DataError, WorkFailedError
 from foldertune.evaluation.metrics import (
+    careful_temperature,
     evaluate_probabilities,
     fit_temperature,
     log_loss,
@@ -273,6 +274,30 @@ def test_fit_temperature_always_right_or_always_wrong_stays_in_bounds() -> None:
     logits, labels = 0.5 * np.eye(3)[[0, 1, 2]], np.array([0, 1, 2])
     assert 0.05 < fit_temperature(logits, labels) < 1
     assert fit_temperature(logits, np.array([1, 2, 0])) == pytest.approx(20, rel=0.01)
+
+
+@pytest.mark.parametrize(("num_pictures", "scale"), [(40, 1.2), (4000, 1.2), (400, 4.0)])
+def test_careful_temperature_goes_below_one_only_beyond_chance(num_pictures: int, scale: float) -> None:
+    """The likelihood ratio test against 1, by scipy."""
+    from scipy.special import log_softmax
+    from scipy.stats import chi2
+
+    random = np.random.Generator(np.random.Philox(8))
+    labels = random.integers(4, size=num_pictures)
+    logits = scale * (random.normal(size=(num_pictures, 4)) + 1.5 * np.eye(4)[labels])
+    right = np.arange(num_pictures), labels
+    fitted = fit_temperature(logits, labels)
+    gained = log_softmax(logits / fitted, axis=1)[right].sum() - log_softmax(logits, axis=1)[right].sum()
+    beyond = chi2.sf(2 * gained, 1) < 0.05
+    assert (fitted < 1, beyond) == {1.2: (True, num_pictures == 4000), 4.0: (False, True)}[scale]
+    assert careful_temperature(logits, labels) == (fitted if beyond or fitted >= 1 else 1.0)
+
+
+def test_careful_temperature_of_three_pictures_is_no_reason_to_be_surer() -> None:
+    logits, labels = 0.5 * np.eye(3)[[0, 1, 2]], np.array([0, 1, 2])
+    assert careful_temperature(logits, labels) == 1.0
+    assert careful_temperature(logits, np.array([1, 2, 0])) == pytest.approx(20, rel=0.01)
+    assert careful_temperature(np.zeros((0, 3)), np.zeros(0, np.int64)) == 1.0
 
 
 def test_fit_temperature_no_pictures_gives_one() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foldertune.evaluation.metrics import fit_temperature, log_loss, softmax, wilson_interval
+from foldertune.evaluation.metrics import careful_temperature, log_loss, softmax, wilson_interval
 from foldertune.evaluation_text import evaluation_lines
 from foldertune.records import Interval, Picture
 from foldertune.run import RunFolder
@@ -34,7 +34,7 @@ def test_measure_gives_each_model_its_own_temperature() -> None:
     verdict = Verdict("fine-tuned", Interval(0.1, 0.0, 0.2), 0.5, "")
     result = measure(material, logits, verdict)
     for model, temperature in (
-        ("baseline", fit_temperature(logits["baseline"]["val"], labels["val"])),
+        ("baseline", careful_temperature(logits["baseline"]["val"], labels["val"])),
         ("fine-tuned", 0.5),
     ):
         expected = log_loss(softmax(logits[model]["test"] / temperature), labels["test"])

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from foldertune.evaluation.metrics import fit_temperature, log_loss, softmax
+from foldertune.evaluation.metrics import careful_temperature, fit_temperature, log_loss, softmax
 from foldertune.records import plain
 from foldertune.training.verdict import judge
 
@@ -58,7 +58,7 @@ def test_judge_of_each_case_keeps_the_one_that_earned_it(case: str) -> None:
     for share in ((logits.argmax(1) == labels).mean() for logits in (baseline, tuned)):
         assert f"{share:.1%}" in verdict.sentence
     chosen = tuned if kept == "fine-tuned" else baseline
-    assert verdict.temperature == pytest.approx(fit_temperature(chosen, labels))
+    assert verdict.temperature == pytest.approx(careful_temperature(chosen, labels))
 
 
 def test_judge_gain_is_the_difference_of_log_losses_each_at_its_own_temperature() -> None:

@@ -62,6 +62,8 @@ def _weights(words: list[str]) -> str | dict[str, str]:
     named: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
+        if name in named:
+            raise SettingsError(f"There are two --weights for {name}: {named[name]} and {value}. Give one.")
         if name in SHAPES and equals:
             named[name] = value
         elif len(words) == 1:

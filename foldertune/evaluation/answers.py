@@ -9,6 +9,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,7 @@ from foldertune.evaluation.saved_model import SavedModel
 from foldertune.machine import num_cores
 from foldertune.preprocess import decode_px, prepare
 from foldertune.records import Dataset, Picture
+from foldertune.run import RunFolder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +61,7 @@ def validation_answers(saved: SavedModel, size: int) -> Iterator[Answers]:
 
 def _answered(saved: SavedModel) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
     """One picture, class number and answer after the other."""
-    dataset, float32 = _dataset(saved), _float32_answers(saved)
+    dataset, float32 = dataset_of(saved.run), _float32_answers(saved.run)
     chosen = _spread([picture for picture in dataset.of("val") if picture.row in float32], _MOST_JUDGED)
     if not chosen:
         raise DataError(f"{saved.run.path} has no validation pictures with answers.")
@@ -68,14 +70,34 @@ def _answered(saved: SavedModel) -> Iterator[tuple[NDArray[np.uint8], int, int]]
         yield pixels, numbers[picture.label], float32[picture.row]
 
 
-def _float32_answers(saved: SavedModel) -> dict[int, int]:
-    """By row, the class number that the run answered. Raises DataError where its file is damaged or not there."""
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a run answered: rows of its table of pictures (N,), splits (N,), class numbers (N,), probabilities (N, K)."""
+
+    rows: NDArray[np.int64]
+    split: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+def read_predictions(run: RunFolder) -> Predictions:
+    """Raises DataError where the file is damaged or not there."""
     try:
-        with saved.run.predictions.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            rows, answers = stored["rows"], stored["probabilities"].argmax(1)
-        return {int(row): int(answer) for row, answer in zip(rows, answers, strict=True)}
+        with run.predictions.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            return Predictions(*(stored[name] for name in ("rows", "split", "labels", "probabilities")))
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{saved.run.predictions} is damaged or missing ({error}).") from error
+        raise DataError(f"{run.predictions} is damaged or missing ({error}).") from error
+
+
+def dataset_of(run: RunFolder) -> Dataset:
+    """The pictures of a run. Raises DataError for a table that was changed."""
+    return read_dataset(run.dataset_csv, run.open().get("dataset", {}))
+
+
+def _float32_answers(run: RunFolder) -> dict[int, int]:
+    """By row, the class number that the run answered."""
+    stored = read_predictions(run)
+    return {int(row): int(answer) for row, answer in zip(stored.rows, stored.probabilities.argmax(1), strict=True)}
 
 
 def calibrated_on(saved: SavedModel) -> Callable[[], NDArray[np.uint8]]:
@@ -86,7 +108,7 @@ def calibrated_on(saved: SavedModel) -> Callable[[], NDArray[np.uint8]]:
 def calibration_pictures(saved: SavedModel) -> NDArray[np.uint8]:
     """(N, S, S, 3): at most 200 of the run's training pictures, spread over all classes. Raises MissingError without them."""
     try:
-        dataset = _dataset(saved)
+        dataset = dataset_of(saved.run)
         pictures = [pixels for _, pixels in _loaded(saved, dataset, _spread(dataset.of("train"), NUM_CALIBRATION))]
     except (DataError, MissingError) as error:
         raise MissingError(
@@ -95,10 +117,6 @@ def calibration_pictures(saved: SavedModel) -> NDArray[np.uint8]:
     if not pictures:
         raise MissingError(f"The run {saved.run.path} has no training pictures to calibrate int8 on. {_ELSE}")
     return np.stack(pictures)
-
-
-def _dataset(saved: SavedModel) -> Dataset:
-    return read_dataset(saved.run.dataset_csv, saved.run.open().get("dataset", {}))
 
 
 def _spread(pictures: Sequence[Picture], most: int) -> list[Picture]:

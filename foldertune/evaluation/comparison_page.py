@@ -13,6 +13,7 @@ from foldertune.evaluation.markup import (
     between,
     count,
     escape,
+    in_words,
     name,
     percent,
     section,
@@ -21,6 +22,7 @@ from foldertune.evaluation.markup import (
     whole_page,
 )
 from foldertune.evaluation.scatter import Spot, draw_scatter
+from foldertune.machine import processor_name
 from foldertune.records import Comparison, Contestant, Pair
 
 
@@ -48,7 +50,8 @@ def _parts(found: Comparison, title: str) -> Iterator[str]:
     yield section(
         "What accuracy costs",
         _charts(found),
-        lead="Bars are 95 % intervals. The line joins what no other network beats in both: up is more accurate, left is cheaper.",
+        lead="Bars are 95 % intervals. The line joins what no other network beats in both: up is more accurate, left is cheaper. "
+        f"{_measured_on(found)}",
     )
     yield section("Pair by pair", _pairs(found), lead=_pairs_lead(found))
     yield section(
@@ -79,7 +82,7 @@ def _how(found: Comparison) -> str:
 
 def _networks(found: Comparison) -> str:
     head = [
-        "Network", "Accuracy", "95 % interval", "Log loss", "Minutes", "One picture, ms", "Pictures per s", "MB", "Kept", "Report",
+        "Network", "Accuracy", "95 % interval", "Log loss", "Fine-tuning, s", "One picture, ms", "Pictures per s", "MB", "Kept", "Report",
     ]  # fmt: skip
     rows = [_network(each, found) for each in found.contestants]
     return table(head, rows, caption="Every network with its figures", numeric=range(1, 8))
@@ -96,7 +99,7 @@ def _network(each: Contestant, found: Comparison) -> list[str]:
         percent(each.accuracy.value),
         between(each.accuracy),
         f"{each.log_loss:.3f}",
-        f"{each.minutes:.1f}",
+        f"{each.learning_s:,.0f}",
         f"{each.latency_ms:.1f}" if each.latency_ms else "—",
         f"{each.pictures_per_s:.0f}" if each.pictures_per_s else "—",
         f"{each.size_mb:.0f}",
@@ -108,13 +111,18 @@ def _network(each: Contestant, found: Comparison) -> list[str]:
 def _charts(found: Comparison) -> str:
     spots = {
         ("latency", "Accuracy against time to answer", "milliseconds for a picture"): "latency_ms",
-        ("training", "Accuracy against time to train", "minutes of training"): "minutes",
+        ("training", "Accuracy against time to learn", "seconds of fine-tuning"): "learning_s",
     }
     drawn = [
         draw_scatter(*words, [Spot(each.model, each.accuracy, getattr(each, field)) for each in found.contestants])
         for words, field in spots.items()
     ]
     return side_by_side(drawn)
+
+
+def _measured_on(found: Comparison) -> str:
+    engines = sorted({each.engine for each in found.contestants if each.engine})
+    return f"Answers in float32 by {escape(in_words(engines))}, on {escape(processor_name())}." if engines else ""
 
 
 def _pairs_lead(found: Comparison) -> str:

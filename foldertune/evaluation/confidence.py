@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from foldertune.evaluation.charts import Axis, Chart, Line, Point, draw, side_by_side, value_axis
-from foldertune.evaluation.markup import SPACE, between, count, folded, percent, table
+from foldertune.evaluation.markup import SPACE, between, count, folded, in_words, percent, table
 from foldertune.records import Evaluation
 from foldertune.scores import Calibration, KeptPromise
 
@@ -92,17 +92,15 @@ def answering_sentence(promises: Sequence[KeptPromise]) -> str:
     """Which promises there are, and what is refused as unlike."""
     lost = [f"{100 * each.promise:g}{SPACE}%" for each in promises if each.threshold is None]
     made = "Answers that are less sure can be left out; the right chart shows how many of the others are then wrong."
-    none = f"An error of {_either(lost)} could not be promised from the validation pictures." if lost else ""
+    none = (
+        f"An error of {in_words(lost, last='or')} could not be promised from the validation pictures." if lost else ""
+    )
     num = max((each.num_unlike for each in promises), default=0)
     looks = "look like nothing that was learned and are" if num > 1 else "looks like nothing that was learned and is"
     unlike = (
         f"{count(num, 'test picture')} {looks} never answered, so the curve ends before 100{SPACE}%." if num else ""
     )
     return " ".join(part for part in (made, none, unlike) if part)
-
-
-def _either(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
 
 
 def _kept(promise: KeptPromise) -> str:

@@ -59,6 +59,11 @@ def name(text: str) -> str:
     return f"<bdi>{escape(text)}</bdi>"
 
 
+def in_words(names: Sequence[str], *, last: str = "and") -> str:
+    """Some names as a part of a sentence: "a", "a and b", "a, b and c"."""
+    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else names[0]
+
+
 def percent(share: float) -> str:
     """A share as percent with one decimal: 0.882 is "88.2 %"."""
     return f"{100 * share:.1f}{SPACE}%"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,73 +18,87 @@ from foldertune.evaluation.metrics import NORMAL_95, Integers, paired_share_diff
 from foldertune.scores import Interval, Pair
 
 SURE = 0.05  # p below which a difference is shown
-# Variance of a difference that the training adds, in parts of what the pictures leave open, where each was trained once: see
-# docs/log.md, two trainings of one network.
+# Variance of a difference that the training adds, in parts of what the pictures leave open, where each was trained once. A guess on
+# the safe side; benchmarks/compare.py counts how often two trainings of one network are then called equal.
 TRAINING_SHARE = 1.0
 Rights = NDArray[np.bool_]  # (R, N): whether repeat r answers picture n right
 
 
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One part of a variance, and the degrees of freedom that it was estimated with."""
+
+    variance: float
+    freedom: float
+
+
 def compare_rights(first: tuple[str, Rights], second: tuple[str, Rights], groups: Integers | None = None) -> Pair:
-    """The difference of two networks, each with its name and (R, N), R from 1; p is not yet corrected for other pairs.
+    """The difference of two networks, each with its name and (R, N), R from 1 and the same; p is not yet corrected for other pairs.
 
     groups: (N,), the same number for pictures that belong together, which are no independent witnesses.
-    The variance is that of the pictures (paired, by groups) plus that of the repeats, each with its degrees of freedom (Welch and
-    Satterthwaite). Source of adding the two: Bouthillier et al. 2021, arXiv:2103.03098. With one training of each p is never below that
-    of McNemar's exact test.
+    The variance is that of the pictures (paired, by groups) plus that of the repeats of each, with the degrees of freedom of such a sum.
+    Source of adding them: Bouthillier et al. 2021, arXiv:2103.03098. p is never below that of McNemar's exact test on the pictures that one
+    of the two alone answers right, and the interval never narrower than for so few.
     """
-    from scipy.stats import binomtest, t
-
     (name, right), (other, other_right) = first, second
+    if right.shape != other_right.shape:
+        raise ValueError(f"{right.shape} answers cannot be paired with {other_right.shape}")
     means = right.mean(0), other_right.mean(0)
     value = float((means[0] - means[1]).mean())
     only_first = float(np.maximum(means[0] - means[1], 0).sum())
     only_second = float(np.maximum(means[1] - means[0], 0).sum())
-    of_pictures, units = picture_variance(means[0] - means[1], groups)
-    once = len(right) == 1 and len(other_right) == 1
-    of_training = TRAINING_SHARE * of_pictures if once else _repeat_variance(right) + _repeat_variance(other_right)
-    total = of_pictures + of_training
-    freedom = _freedom(of_pictures, units - 1, 0.0 if once else of_training, len(right) + len(other_right) - 2)
-    spread, p = math.sqrt(total), 1.0 if value == 0 else 0.0
-    low = high = value
-    if spread:
-        p = float(2 * t.sf(abs(value) / spread, freedom))
-        reach = float(t.ppf(1 - SURE / 2, freedom)) * spread
-        low, high = value - reach, value + reach
-    if once:
-        ups, downs = int((right & ~other_right).sum()), int((other_right & ~right).sum())
-        p = max(p, float(binomtest(ups, ups + downs).pvalue) if ups + downs else 1.0)
-        few = paired_share_difference(ups, downs, right.shape[1])  # honest where no picture differs
-        low, high = min(low, few.low), max(high, few.high)
-    interval = Interval(value, max(-1.0, low), min(1.0, high))
-    return Pair(name, other, interval, only_first, only_second, p, p < SURE)
+    pictures = picture_variance(means[0] - means[1], groups)
+    repeats = [repeat_variance(right), repeat_variance(other_right)]
+    if len(right) == 1:
+        repeats = [Term(TRAINING_SHARE * pictures.variance, pictures.freedom)]
+    p, reach = _judged(value, [pictures, *repeats])
+    ups, downs = round(only_first), round(only_second)
+    p = max(p, _exact(ups, downs))
+    few = paired_share_difference(ups, downs, right.shape[1])  # honest where no picture differs
+    low, high = min(value - reach, few.low), max(value + reach, few.high)
+    return Pair(name, other, Interval(value, max(-1.0, low), min(1.0, high)), only_first, only_second, p, p < SURE)
 
 
-def picture_variance(differences: NDArray[np.float64], groups: Integers | None = None) -> tuple[float, int]:
-    """The variance of the mean of (N,) paired differences, by groups, and how many units it rests on."""
+def _judged(value: float, terms: Sequence[Term]) -> tuple[float, float]:
+    """P of a difference, two-sided, and half the width of its 95 % interval.
+
+    The degrees of freedom of a sum of variances: Satterthwaite 1946, doi 10.2307/3002019.
+    """
+    from scipy.stats import t
+
+    total = sum(term.variance for term in terms)
+    if not total:
+        return (1.0 if value == 0 else 0.0), 0.0
+    freedom = total**2 / sum(term.variance**2 / term.freedom for term in terms)
+    spread = math.sqrt(total)
+    return float(2 * t.sf(abs(value) / spread, freedom)), float(t.ppf(1 - SURE / 2, freedom)) * spread
+
+
+def _exact(ups: int, downs: int) -> float:
+    """P of McNemar's exact test.   ups, downs: pictures that one of the two alone answers right."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(ups, ups + downs).pvalue) if ups + downs else 1.0
+
+
+def picture_variance(differences: NDArray[np.float64], groups: Integers | None = None) -> Term:
+    """Of the mean of (N,) paired differences, by groups."""
     num = len(differences)
-    if num < 2:
-        return 1.0, max(2, num)  # nothing is known: as wide as a share can be
+    units = num if groups is None else len(np.unique(groups))
+    if units < 2:
+        return Term(1.0, 1.0)  # nothing is known: as wide as a share can be
     if groups is None:
-        return float(differences.var(ddof=1)) / num, num
+        return Term(float(differences.var(ddof=1)) / num, num - 1)
     _, places = np.unique(groups, return_inverse=True)
     sums = np.bincount(places, differences - differences.mean())
-    if len(sums) < 2:
-        return 1.0, 2
-    return float(np.square(sums).sum()) * len(sums) / (len(sums) - 1) / num**2, len(sums)
+    return Term(float(np.square(sums).sum()) * units / (units - 1) / num**2, units - 1)
 
 
-def _repeat_variance(right: Rights) -> float:
-    """Of the mean accuracy over the repeats; of a single one nothing can be told, and the other network's repeats stand for it."""
-    return float(right.mean(1).var(ddof=1)) / len(right) if len(right) > 1 else 0.0
-
-
-def _freedom(first: float, first_freedom: int, second: float, second_freedom: int) -> float:
-    """Degrees of freedom of a sum of two variances. Source: Satterthwaite 1946, doi 10.2307/3002019."""
-    total = first + second
-    if not total:
-        return 1.0
-    parts = (first**2 / max(1, first_freedom)) + (second**2 / max(1, second_freedom) if second else 0.0)
-    return max(1.0, total**2 / parts) if parts else 1.0
+def repeat_variance(right: Rights) -> Term:
+    """Of the mean accuracy over the repeats (R, N); of a single one nothing can be told."""
+    if len(right) < 2:
+        return Term(0.0, 1.0)
+    return Term(float(right.mean(1).var(ddof=1)) / len(right), len(right) - 1)
 
 
 def corrected(values: Sequence[float]) -> list[float]:
@@ -98,13 +113,16 @@ def corrected(values: Sequence[float]) -> list[float]:
 
 def mean_accuracy(right: Rights) -> Interval:
     """The mean accuracy of (R, N) with a 95 % interval: Wilson's for the pictures, widened by what the repeats differ."""
-    value = float(right.mean())
-    pictures = wilson_share(value, right.shape[1])
-    if len(right) == 1:
+    value, num = float(right.mean()), right.shape[1]
+    pictures, training = wilson_share(value, num), repeat_variance(right)
+    if not training.variance:
         return pictures
-    training = NORMAL_95 * math.sqrt(_repeat_variance(right))
-    low, high = (math.hypot(value - pictures.low, training), math.hypot(pictures.high - value, training))
-    return Interval(value, max(0.0, value - low), min(1.0, value + high))
+
+    def reach(end: float) -> float:
+        from_pictures = Term((abs(end - value) / NORMAL_95) ** 2, max(1, num - 1))
+        return _judged(0.0, [from_pictures, training])[1]
+
+    return Interval(value, max(0.0, value - reach(pictures.low)), min(1.0, value + reach(pictures.high)))
 
 
 def efficient(accuracies: Sequence[float], costs: Sequence[float]) -> list[bool]:

@@ -303,7 +303,7 @@ def _data(facts: ReportFacts) -> str:
 
 
 def _settings(facts: ReportFacts) -> str:
-    says = {"user": "you", "file": "settings file"}
+    says = {"user": "you", "file": "settings file", "compare": "comparison"}
     rows = [
         [
             escape(decision.setting.replace("_", " ")),

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foldertune.data.table import read_dataset
 from foldertune.errors import DataError
+from foldertune.evaluation.answers import dataset_of, read_predictions
 from foldertune.evaluation.choice import candidates
 from foldertune.evaluation.judging import measure
+from foldertune.evaluation.markup import in_words
 from foldertune.evaluation.pairs import SURE, compare_rights, corrected, efficient, mean_accuracy
 from foldertune.evaluation.saved_model import read_saved_model
 from foldertune.evaluation.trials import Trial
@@ -25,60 +26,70 @@ from foldertune.run import RunFolder, read_json
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+LEAST_TIMES = 1.1  # as fast, to be worth anything: timings of one machine differ by as much
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
     """What a run answered to its test pictures: right (N,), and what belongs together, (N,)."""
 
-    rows: NDArray[np.int64]
     right: NDArray[np.bool_]
     groups: NDArray[np.int64]
 
 
 def read_answers(run: RunFolder) -> Answers:
-    """Raises DataError for a run without test pictures."""
-    with np.load(run.predictions) as stored:
-        test = stored["split"] == "test"
-        rows, labels = stored["rows"][test], stored["labels"][test]
-        right = stored["probabilities"][test].argmax(1) == labels
-    if not len(rows):
+    """Raises DataError for a run without test pictures, or whose file of answers is damaged."""
+    stored = read_predictions(run)
+    test = stored.split == "test"
+    if not test.any():
         raise DataError(
             f"{run.path} has no test pictures to compare on. Give a test folder, or leave the split to `compare`."
         )
-    dataset = read_dataset(run.dataset_csv, run.open()["dataset"])
-    names = [dataset.pictures[row].group or f"\0{row}" for row in rows]
+    dataset = dataset_of(run)
+    names = [dataset.pictures[row].group or f"\0{row}" for row in stored.rows[test]]
     _, groups = np.unique(names, return_inverse=True)
-    return Answers(rows, right, groups)
+    return Answers(stored.probabilities[test].argmax(1) == stored.labels[test], groups)
 
 
 def stand(trained: Mapping[str, Sequence[RunFolder]]) -> Work[Comparison]:
     """trained: finished runs of each network, all on one split.   Measures how fast each answers here.
 
-    Of its folder, path and minutes the record says nothing yet.
+    Of its folder, path and minutes the record says nothing yet. Raises DataError for runs that cannot be compared.
     """
+    refuse_unlike(trained)
     answers = {model: [read_answers(run) for run in runs] for model, runs in trained.items()}
-    first = next(iter(answers.values()))[0]
-    for model, found in answers.items():
-        if any(not np.array_equal(each.rows, first.rows) for each in found):
-            raise DataError(f"The runs of {model} have other test pictures than the first. Begin the comparison anew.")
     rights = {model: np.stack([each.right for each in found]) for model, found in answers.items()}
-    dataset = _dataset_of(next(iter(trained.values()))[0])
+    dataset = dataset_of(next(iter(trained.values()))[0])
     contestants = []
     for model, runs in trained.items():
         trial = yield from _timed(runs[0])
         contestants.append(_contestant(model, runs, rights[model], (trial, dataset)))
     contestants.sort(key=lambda each: (-each.accuracy.value, each.log_loss))
     contestants = _with_efficiency(contestants)
-    pairs = _pairs([each.model for each in contestants], rights, first.groups)
+    groups = next(iter(answers.values()))[0].groups
+    pairs = _pairs([each.model for each in contestants], rights, groups)
+    take, answer = which_to_take(contestants, pairs)
     return Comparison(
         folder="", path="", minutes=None, repeats=max(len(runs) for runs in trained.values()),
         num_pictures={split: len(dataset.of(split)) for split in SPLITS}, num_classes=len(dataset.classes),
-        contestants=tuple(contestants), pairs=tuple(pairs), answer=which_to_take(contestants, pairs),
+        contestants=tuple(contestants), pairs=tuple(pairs), take=take, answer=answer,
     )  # fmt: skip
 
 
-def _dataset_of(run: RunFolder) -> Dataset:
-    return read_dataset(run.dataset_csv, run.open()["dataset"])
+def refuse_unlike(trained: Mapping[str, Sequence[RunFolder]]) -> None:
+    """Raise DataError where runs are not of one split of the very same pictures, or repeats not of the same weights."""
+    everything = [run for runs in trained.values() for run in runs]
+    if len({run.open()["dataset"]["fingerprint"] for run in everything}) > 1:
+        raise DataError(
+            f"The runs in {everything[0].path.parent} are of different pictures: the folder was changed meanwhile. Begin the "
+            "comparison anew with another --run."
+        )
+    for model, runs in trained.items():
+        if len({run.open()["weights"]["sha256"] for run in runs}) > 1:
+            raise DataError(
+                f"The runs of {model} began from different weights: the file was changed meanwhile. Begin the comparison anew with "
+                "another --run."
+            )
 
 
 def _timed(run: RunFolder) -> Work[Trial | None]:
@@ -132,31 +143,36 @@ def _pairs(models: Sequence[str], rights: Mapping[str, NDArray[np.bool_]], group
     return [replace(pair, p=p, shown=p < SURE) for pair, p in zip(found, values, strict=True)]
 
 
-def which_to_take(contestants: Sequence[Contestant], pairs: Sequence[Pair]) -> str:
-    """The verdict in sentences. contestants: the most accurate first.   pairs: corrected."""
+def which_to_take(contestants: Sequence[Contestant], pairs: Sequence[Pair]) -> tuple[str, str]:
+    """The network to take, and the verdict in sentences. contestants: the most accurate first.   pairs: corrected."""
     best = contestants[0]
     if len(contestants) == 1:
         low, high = (f"{100 * end:.1f}" for end in (best.accuracy.low, best.accuracy.high))
-        return f"Only {best.model} could be trained: {100 * best.accuracy.value:.1f} % ({low} to {high}), with nothing to compare it with."
+        only = f"Only {best.model} could be trained: {100 * best.accuracy.value:.1f} % ({low} to {high})"
+        return best.model, f"{only}, with nothing to compare it with."
     by_name = {(pair.first, pair.second): pair for pair in pairs}
     level = [each for each in contestants[1:] if not by_name[best.model, each.model].shown]
     worse = [each for each in contestants[1:] if each not in level]
     if not level:
-        return f"Take {best.model}: it is better than {_against(by_name, best, worse)}."
+        return best.model, f"Take {best.model}: it is better than {_against(by_name, best, worse)}."
+    names = in_words([each.model for each in level])
     parts = [
-        f"No difference shown between {best.model} and {_names(level)}: {best.model} is ahead of {_against(by_name, best, level)}."
+        f"No difference shown between {best.model} and {names}: {best.model} is ahead of {_against(by_name, best, level)}."
     ]
     if worse:
         parts.append(f"{best.model} is better than {_against(by_name, best, worse)}.")
     fastest = min([best, *level], key=lambda each: each.latency_ms or float("inf"))
-    if fastest is best:
-        return " ".join(
-            [f"Take {best.model}, the most accurate and the fastest of those that are not shown to be worse.", *parts]
+    if not (best.latency_ms and fastest.latency_ms):
+        return best.model, " ".join([f"Take {best.model}, the most accurate here.", *parts])
+    times = best.latency_ms / fastest.latency_ms
+    if times < LEAST_TIMES:
+        choice = (
+            f"Take {best.model}, the most accurate, and none of those that are not shown to be worse is clearly faster."
         )
-    times = best.latency_ms / fastest.latency_ms if best.latency_ms else 0.0
+        return best.model, " ".join([choice, *parts])
     at_most = max(0.0, 100 * by_name[best.model, fastest.model].difference.high)
     choice = f"Take {fastest.model}, {times:.1f} times as fast as {best.model}, unless up to {at_most:.1f} points of accuracy matter more."
-    return " ".join([choice, *parts])
+    return fastest.model, " ".join([choice, *parts])
 
 
 def _against(by_name: Mapping[tuple[str, str], Pair], best: Contestant, others: Sequence[Contestant]) -> str:
@@ -165,9 +181,4 @@ def _against(by_name: Mapping[tuple[str, str], Pair], best: Contestant, others: 
     for each in others:
         ahead = by_name[best.model, each.model].difference
         told.append(f"{each.model} by {100 * ahead.value:.1f} points ({100 * ahead.low:.1f} to {100 * ahead.high:.1f})")
-    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
-
-
-def _names(contestants: Sequence[Contestant]) -> str:
-    names = [each.model for each in contestants]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return in_words(told)

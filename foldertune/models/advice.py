@@ -73,5 +73,12 @@ def guide_says(model: str, num_pictures: int) -> str:
         return ""
     low, high = _PICTURES[model]
     span = f"under {high:,.0f}" if not low else f"over {low:,.0f}" if math.isinf(high) else f"{low:,.0f} to {high:,.0f}"
-    verdict = "takes it" if low <= num_pictures <= high else "does not take it"
+    takes = (
+        num_pictures > low
+        if math.isinf(high)
+        else low <= num_pictures < high
+        if not low
+        else low <= num_pictures <= high
+    )
+    verdict = "takes it" if takes else "does not take it"
     return f"{verdict} (for {span} pictures; here are {num_pictures:,})"

@@ -72,7 +72,7 @@ def finding_thumbnails(material: Material, findings: Sequence[Finding]) -> dict[
     places = _places(material)
     paths = dict.fromkeys(path for each in findings for row in shown_rows(each) for path in (row.path, row.other))
     found = itertools.islice((path for path in paths if path in places), MOST_OF_FINDINGS)
-    return {path: thumbnail(_pixels(material, *places[path])) for path in found}
+    return {path: thumbnail(pixels_of(material, *places[path])) for path in found}
 
 
 def mapped_pictures(
@@ -95,12 +95,13 @@ def _places(material: Material) -> Mapping[str, tuple[Split, int]]:
 def _mistake(material: Material, probabilities: NDArray[np.float32], place: int, *, side_px: int = 160) -> Mistake:
     """side_px: the longer side of its thumbnail."""
     answer, picture = int(probabilities[place].argmax()), material.pictures["test"][place]
-    small = thumbnail(_pixels(material, "test", place), side_px=side_px)
+    small = thumbnail(pixels_of(material, "test", place), side_px=side_px)
     return Mistake(
         picture.path, picture.label, material.dataset.classes[answer], float(probabilities[place, answer]), small
     )
 
 
-def _pixels(material: Material, split: Split, place: int) -> NDArray[np.uint8]:
+def pixels_of(material: Material, split: Split, place: int) -> NDArray[np.uint8]:
+    """The network's input of one picture, (S, S, 3)."""
     pixels: NDArray[np.uint8] = material.packs[split].read([place])[0]
     return pixels

@@ -93,10 +93,11 @@ def sampled(pictures: Sequence[Picture], most: int) -> tuple[Picture, ...]:
 def judged_by(head: Head, chosen: Sequence[Picture], labels: NDArray[np.int64], dataset: Dataset) -> Judged | None:
     """The accuracy out of fold with each class weighted as among the test pictures; None where none of their classes was asked about.
 
-    How many pictures of equal weight say as much as weighted ones: Kish 1965, "Survey Sampling", section 11.7.
+    Pictures that belong together are one witness.
     """
     # A class that lies in one fold alone has taught nobody when it is asked about.
-    num_units = Counter(label for unit in units(chosen) for label in {picture.label for picture in unit})
+    parts = units(chosen)
+    num_units = Counter(label for unit in parts for label in {picture.label for picture in unit})
     asked = np.array([num_units[picture.label] > 1 for picture in chosen]) & ~np.isnan(head.probabilities[:, 0])
     tested = np.bincount(class_numbers(dataset.of("test"), dataset.classes), minlength=len(dataset.classes))
     counts = np.bincount(labels[asked], minlength=len(tested))
@@ -104,10 +105,23 @@ def judged_by(head: Head, chosen: Sequence[Picture], labels: NDArray[np.int64], 
     if not weights.any():
         return None
     right = head.probabilities[asked].argmax(1) == labels[asked]
+    judges = [picture for picture, one in zip(chosen, asked, strict=True) if one]
+    tests = dataset.of("test")
     return Judged(
         accuracy=float(weights @ right / weights.sum()),
-        num_pictures=float(weights.sum() ** 2 / (weights @ weights)),
+        num_pictures=num_witnesses(judges, weights),
         num_seen=len(chosen),
         num_train=len(dataset.of("train")),
-        num_test=len(dataset.of("test")),
+        num_test=len(tests),
+        num_independent=round(num_witnesses(tests, np.ones(len(tests)))),
     )
+
+
+def num_witnesses(pictures: Sequence[Picture], weights: NDArray[np.float64]) -> float:
+    """How many independent pictures of equal weight say as much as these (N,), where those that belong together say the same.
+
+    Source: Kish 1965, "Survey Sampling", section 11.7, with a unit of what belongs together for each of its cases.
+    """
+    of_row = {picture.row: float(weight) for picture, weight in zip(pictures, weights, strict=True)}
+    totals = np.array([sum(of_row[picture.row] for picture in unit) for unit in units(pictures)])
+    return float(totals.sum() ** 2 / (totals @ totals))

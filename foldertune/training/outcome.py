@@ -19,7 +19,7 @@ from foldertune.evaluation.calibration import confidence_and_right
 from foldertune.evaluation.card import render_card
 from foldertune.evaluation.gallery import Maps
 from foldertune.evaluation.golden import NUM_GOLDEN, Golden, write_golden
-from foldertune.evaluation.metrics import fit_temperature, softmax, wilson_interval
+from foldertune.evaluation.metrics import careful_temperature, softmax, wilson_interval
 from foldertune.evaluation.refusal import answered_curve, fit_refusal
 from foldertune.evaluation.report import ReportFacts, render_report
 from foldertune.evaluation.standards import Standards, standards_document
@@ -175,7 +175,7 @@ def _standards(probabilities: NDArray[np.float32], labels: NDArray[np.int64], te
 
 
 def _temperature(model: str, logits: Logits, material: Material, verdict: Verdict) -> float:
-    return verdict.temperature if model == verdict.kept else fit_temperature(logits["val"], material.labels["val"])
+    return verdict.temperature if model == verdict.kept else careful_temperature(logits["val"], material.labels["val"])
 
 
 def summary(result: Result) -> dict[str, Any]:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foldertune.evaluation.metrics import fit_temperature, paired_difference, picture_losses, softmax
+from foldertune.evaluation.metrics import (
+    careful_temperature,
+    fit_temperature,
+    paired_difference,
+    picture_losses,
+    softmax,
+)
 from foldertune.records import Interval
 
 if TYPE_CHECKING:
@@ -43,10 +49,10 @@ def judge(
     The fine-tuned model is kept if its log loss is lower beyond chance (95 %), or lower at an accuracy that is no worse. With
     tie="fine-tuned" it is kept unless its log loss is higher beyond chance, given enough pictures to tell: on fewer than 50,
     chance hides almost anything.
-    Each is judged at its own best temperature, so that confidence alone wins nothing.
+    Each is judged at its own best temperature, so that confidence alone wins nothing; the kept one gets a careful one.
     """
     if tuned is None or len(labels) < 2:
-        temperature = fit_temperature(baseline, labels)
+        temperature = careful_temperature(baseline, labels)
         few = (
             "one validation picture compares nothing"
             if len(labels)
@@ -61,6 +67,7 @@ def judge(
     ]
     accuracies = [float((logits.argmax(1) == labels).mean()) for logits in (baseline, tuned)]
     gain = paired_difference(losses[0], losses[1])
+    careful = [careful_temperature(logits, labels) for logits in (baseline, tuned)]
     better = gain.value > _TIE and (gain.low > 0 or accuracies[1] >= accuracies[0])
     level = tie == "fine-tuned" and len(labels) >= _ENOUGH and gain.high >= 0
     figures = (
@@ -68,10 +75,10 @@ def judge(
         f"log loss {losses[1].mean():.3f} against {losses[0].mean():.3f}"
     )
     if better:
-        return Verdict("fine-tuned", gain, temperatures[1], f"The fine-tuned model is kept: {figures} of the baseline.")
+        return Verdict("fine-tuned", gain, careful[1], f"The fine-tuned model is kept: {figures} of the baseline.")
     if level:
         why = "validation cannot tell the two apart, and the pictures are far from those of the pretraining"
         return Verdict(
-            "fine-tuned", gain, temperatures[1], f"The fine-tuned model is kept; {why}: {figures} of the baseline."
+            "fine-tuned", gain, careful[1], f"The fine-tuned model is kept; {why}: {figures} of the baseline."
         )
-    return Verdict("baseline", gain, temperatures[0], f"The baseline is kept; fine-tuning did not beat it: {figures}.")
+    return Verdict("baseline", gain, careful[0], f"The baseline is kept; fine-tuning did not beat it: {figures}.")
