@@ -4,17 +4,17 @@ Each set is split once and one network is trained on it several times, as `folde
 then held against each other as if they were of two networks; and every two of them against every other two. Trainings are kept, so that a
 run that was cut off goes on.
 
-usage: python benchmarks/compare.py FOLDER ... --weights FILE.safetensors [--model resnet50] [--repeats 8] [--minutes 2] [--seed 100]
+usage: python benchmarks/compare.py FOLDER ... --weights FILE.safetensors [--model resnet50] [--repeats 8] [--seed 100] [SETTINGS of train]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from environments import place
@@ -38,26 +38,33 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--repeats", type=int, default=8)
-    parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=100, help="of the first training and of the split")
-    given = parser.parse_args()
+    given, further = parser.parse_known_args()
+    settings = settings_of(further)
     load = load_now()
-    sections = [section(folder, given) for folder in given.folders]
+    sections = [section(folder, given, settings) for folder in given.folders]
     text = page_of("Two trainings of one network, compared", sections, arguments=sys.argv, load=load)
     publish("compare", text, write=not given.no_page)
 
 
-def section(folder: Path, given: argparse.Namespace) -> str:
+def settings_of(flags: Sequence[str]) -> dict[str, Any]:
+    """Flags of `compare` with their values, such as --epochs 4, by the names of Python."""
+    names = [flag.removeprefix("--").replace("-", "_") for flag in flags[::2]]
+    return {name: int(value) if value.isdigit() else value for name, value in zip(names, flags[1::2], strict=True)}
+
+
+def section(folder: Path, given: argparse.Namespace, settings: Mapping[str, Any]) -> str:
     """All trainings of one set, and every two of them."""
     from foldertune.comparing import comparing
     from foldertune.terminal import show
 
-    run = place("compare") / f"{folder.name}-{given.model}-{given.seed}-{given.minutes:g}-{given.repeats}"
+    told = "-".join(f"{name}-{value}" for name, value in settings.items())
+    run = place("compare") / f"{folder.name}-{given.model}-{given.seed}-{given.repeats}-{told}"
     run.parent.mkdir(parents=True, exist_ok=True)
     found = show(
         comparing(
             folder, models=[given.model], weights=given.weights, repeats=given.repeats, run=run,
-            max_minutes=given.minutes, seed=given.seed,
+            seed=given.seed, **settings,
         )
     )  # fmt: skip
     (only,) = found.contestants
@@ -69,7 +76,7 @@ def section(folder: Path, given: argparse.Namespace) -> str:
     return "\n\n".join(
         [
             f"## {folder.name}",
-            f"{rights.shape[1]} test pictures, {len(rights)} trainings of at most {given.minutes:g} minutes; kept: {kept}. Accuracy "
+            f"{rights.shape[1]} test pictures, {len(rights)} trainings; kept: {kept}. Accuracy "
             f"{100 * min(only.accuracies):.1f} to {100 * max(only.accuracies):.1f} %, standard deviation {100 * spread:.2f} points; two of "
             f"them differ in {100 * disagreement(rights):.1f} % of the pictures.",
             "\n".join([HEAD, *rows]),
@@ -106,6 +113,8 @@ def disagreement(rights: NDArray[np.bool_]) -> float:
 
 
 def _row(name: str, found: list[tuple[bool, float]]) -> str:
+    if not found:
+        return f"| {name} | 0 | - | - |"
     equal = sum(same for same, _ in found) / len(found)
     return f"| {name} | {len(found)} | {equal:.1%} | {100 * float(np.median([width for _, width in found])):.1f} |"
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import compare
 import contest
 import coverage
 import environments
@@ -561,3 +562,34 @@ def test_forecast_refuses_seeds_by_which_it_was_chosen(
     with pytest.raises(SystemExit):
         forecast.main()
     assert "by seeds [101] the forecast was chosen; give others" in capsys.readouterr().err
+
+
+# Two trainings of one network
+
+
+def test_compare_counts_every_pair_of_trainings_and_every_two_against_two_others() -> None:
+    random = np.random.default_rng(1)
+    hard = random.random(300)
+    rights = np.array([(hard < 0.85) ^ (random.random(300) < 0.03) for _ in range(5)])
+    rows = [line.strip("| ").split(" | ") for line in compare.table(rights, np.arange(300))]
+    assert [int(row[1]) for row in rows] == [
+        10,
+        10,
+        15,
+    ]  # 5 over 2, and of each 5 left out one, 3 ways to part the others
+    assert rows[1][2] == "100.0%"
+    assert float(rows[1][3]) > float(rows[0][3])  # wider for what the chance of training adds
+    one, other = rights[0], rights[1]
+    assert compare.disagreement(rights[:2]) == pytest.approx(float((one != other).mean()))
+
+
+def test_compare_calls_trainings_different_that_are() -> None:
+    good, bad = np.arange(300) < 280, np.arange(300) < 200
+    rows = [line.strip("| ").split(" | ") for line in compare.table(np.array([good, bad, good]), np.arange(300))]
+    assert rows[0][2] == rows[1][2] == "33.3%"
+
+
+def test_compare_takes_settings_as_the_command_line_has_them() -> None:
+    assert compare.settings_of(["--tune", "upper", "--image-size", "96"]) == {"tune": "upper", "image_size": 96}
+    with pytest.raises(ValueError, match="zip"):
+        compare.settings_of(["--tune"])
