@@ -82,7 +82,11 @@ def test_assess_class_without_pictures_or_answers_has_no_interval() -> None:
 
 def test_assess_groups_widen_what_is_resampled() -> None:
     alone, together = assessed(300, 3), assessed(300, 3, group=lambda row: f"patient {row % 12}")
-    assert alone.accuracy == together.accuracy
+    assert alone.accuracy.value == together.accuracy.value
+    assert together.accuracy.low < alone.accuracy.low
+    assert together.accuracy.high > alone.accuracy.high
+    recalls = [[score.recall_interval for score in each.per_class] for each in (alone, together)]
+    assert recalls[0] != recalls[1]
     assert alone.log_loss_interval is not None
     assert together.log_loss_interval is not None
     assert alone.log_loss_interval != together.log_loss_interval

@@ -15,13 +15,14 @@ from foldertune.evaluation.intervals import (
     Area,
     area,
     area_interval,
+    grouped_share,
     loss_interval,
     mean_area_interval,
     mirrored_interval,
     resample,
     share_interval,
 )
-from foldertune.evaluation.metrics import log_loss, softmax, wilson_interval
+from foldertune.evaluation.metrics import log_loss, softmax, wilson, wilson_interval
 
 
 def invented(num_pictures: int, num_classes: int, *, seed: int = 0, skill: float = 1.5) -> tuple[Any, Any]:
@@ -185,3 +186,46 @@ def test_intervals_cover_the_figures_of_a_known_population() -> None:
         held += [each.low <= truth <= each.high for each, truth in zip(figures, truths, strict=True)]
     assert (held / 150 >= 0.90).all()
     assert (held / 150 <= 0.99).all()
+
+
+# Shares of pictures in groups
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_grouped_share_without_groups_is_wilsons(right: list[bool]) -> None:
+    assert grouped_share(np.array(right)) == wilson_interval(sum(right), len(right))
+
+
+def test_grouped_share_of_pictures_that_come_thrice_is_that_of_a_third_of_them() -> None:
+    """Exactly so many: G / (G - 1) is all that an estimate adds."""
+    right = np.random.default_rng(1).random(90) < 0.8
+    found = grouped_share(np.repeat(right, 3), np.repeat(np.arange(90), 3))
+    plain = wilson(float(right.mean()), 90 * 89 / 90)
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high))
+
+
+def test_grouped_share_where_all_are_right_counts_each_group_once() -> None:
+    found = grouped_share(np.ones(60, np.bool_), np.repeat(np.arange(6), 10))
+    assert found == wilson_interval(6, 6)
+    assert grouped_share(np.ones(5, np.bool_), np.zeros(5, np.int64)) == wilson_interval(1, 1)
+
+
+def test_grouped_share_is_never_narrower_than_for_independent_pictures() -> None:
+    """Groups that are more alike than chance makes them, such as one right and one wrong each, are no reason to be surer."""
+    right = np.tile([True, False], 40)
+    found, plain = grouped_share(right, np.repeat(np.arange(40), 2)), wilson_interval(40, 80)
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high))
+
+
+@pytest.mark.parametrize("size", [1, 4, 12])
+def test_grouped_share_holds_the_truth_where_pictures_of_a_group_agree(size: int) -> None:
+    random, held, plain_held, num = np.random.default_rng(2), 0, 0, 600
+    for _ in range(num):
+        of_group = random.beta(0.8 * 2, 0.2 * 2, 40)  # how easy a patient is; 0.8 on average
+        right = random.random((40, size)) < of_group[:, None]
+        groups = np.repeat(np.arange(40), size)
+        found, plain = grouped_share(right.ravel(), groups), wilson_interval(int(right.sum()), right.size)
+        held += found.low <= 0.8 <= found.high
+        plain_held += plain.low <= 0.8 <= plain.high
+    assert held / num > 0.92
+    assert size == 1 or plain_held < held

@@ -16,18 +16,19 @@ from foldertune.evaluation.calibration import (
 from foldertune.evaluation.intervals import (
     area,
     area_interval,
+    grouped_share,
     loss_interval,
     mean_area_interval,
     mirrored_interval,
     resample,
     share_interval,
 )
-from foldertune.evaluation.metrics import Floats, Integers, evaluate_probabilities, wilson_interval
+from foldertune.evaluation.metrics import Floats, Integers, among_best, evaluate_probabilities
 from foldertune.evaluation.refusal import kept_promises
 from foldertune.evaluation.standards import Standards
 from foldertune.evaluation.two_classes import two_classes
 from foldertune.records import Picture
-from foldertune.scores import Calibration, ClassScore, ConfusedPair, Evaluation
+from foldertune.scores import Calibration, ClassScore, ConfusedPair, Evaluation, Interval
 
 MOST_PAIRS = 50
 MOST_ROWS = 200  # of a confused pair; num_pictures tells of all
@@ -50,18 +51,17 @@ class Answered:
 def assess(found: Answered, *, classes: Sequence[str], split: str, standards: Standards) -> Evaluation:
     """Every figure of one split with its 95 % interval. Raises DataError where there are no pictures.
 
-    Where pictures have groups, what is resampled are groups. Wilson's intervals, of accuracy, recall and precision, take pictures for
-    independent all the same.
+    Where pictures have groups, what is resampled are groups, and shares are those of as many pictures as the groups are worth.
     """
     probabilities, labels = np.asarray(found.probabilities), np.asarray(found.labels)
     plain = evaluate_probabilities(probabilities, labels, classes=classes, split=split)
     groups = group_numbers(found.pictures)
     drawn = resample(probabilities, labels, groups=groups)
-    per_class, areas = [], []
+    answers, per_class, areas = probabilities.argmax(1), [], []
     for number, score in enumerate(plain.per_class):
         ours = area(probabilities[:, number], labels == number)
         areas += [ours] if ours is not None else []
-        per_class.append(_class_score(plain, number, score))
+        per_class.append(_class_score(number, score, (answers, labels), groups))
         if ours is not None:
             per_class[-1] = replace(per_class[-1], auc=area_interval(ours, groups))
     error = expected_calibration_error(probabilities, labels)
@@ -77,8 +77,9 @@ def assess(found: Answered, *, classes: Sequence[str], split: str, standards: St
         test = two_classes(probabilities, labels, positive=classes[1], lines=dict(standards.lines), groups=groups)
     return replace(
         plain,
+        accuracy=grouped_share(answers == labels, groups),
         per_class=tuple(per_class),
-        top5_interval=None if plain.top5 is None else wilson_interval(round(plain.top5 * len(labels)), len(labels)),
+        top5_interval=None if plain.top5 is None else grouped_share(among_best(probabilities, labels, 5), groups),
         macro_f1_interval=share_interval(plain.macro_f1, drawn.macro_f1, len(labels)),
         log_loss_interval=loss_interval(plain.log_loss, drawn.log_loss),
         macro_auc=mean_area_interval(areas, groups) if areas else None,
@@ -89,13 +90,16 @@ def assess(found: Answered, *, classes: Sequence[str], split: str, standards: St
     )
 
 
-def _class_score(plain: Evaluation, number: int, score: ClassScore) -> ClassScore:
-    right, answered = plain.confusion[number][number], sum(row[number] for row in plain.confusion)
-    return replace(
-        score,
-        recall_interval=wilson_interval(right, score.num_pictures) if score.num_pictures else None,
-        precision_interval=wilson_interval(right, answered) if answered else None,
-    )
+def _class_score(
+    number: int, score: ClassScore, answered: tuple[Integers, Integers], groups: Integers | None
+) -> ClassScore:
+    """The class with intervals of recall and precision. answered: answers (N,) and labels (N,)."""
+    answers, labels = answered
+
+    def share(of: NDArray[np.bool_]) -> Interval | None:
+        return grouped_share((answers == labels)[of], None if groups is None else groups[of]) if of.any() else None
+
+    return replace(score, recall_interval=share(labels == number), precision_interval=share(answers == number))
 
 
 def group_numbers(pictures: Sequence[Picture]) -> NDArray[np.int64] | None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldertune.evaluation.calibration import NUM_BINS, bin_numbers, confidence_and_right
-from foldertune.evaluation.metrics import NORMAL_95, Floats, Integers, picture_losses, wilson_interval
+from foldertune.evaluation.metrics import NORMAL_95, Floats, Integers, picture_losses, wilson, wilson_interval
 from foldertune.scores import Interval
 
 NUM_DRAWS = 2000
@@ -106,6 +106,27 @@ def wilson_share(share: float, num: int) -> Interval:
     """Wilson's interval of any share, also one that is no count over N."""
     found = wilson_interval(min(num, round(share * num)), num)
     return Interval(share, min(share, found.low), max(share, found.high))
+
+
+def grouped_share(right: NDArray[np.bool_], groups: Integers | None = None) -> Interval:
+    """A share of pictures (M,), M from 1, with Wilson's interval for as many independent pictures as they are worth by their groups (M,).
+
+    The more the pictures of a group agree, the fewer they are worth: the number is divided by how much larger the variance by groups is
+    than that of independent pictures. Where all pictures agree that cannot be told, and a group counts as one.
+    Source: Korn and Graubard 1998, Survey Methodology 24, 193-201; Kish 1965, "Survey Sampling", for the number of equal witnesses.
+    """
+    num, share = len(right), float(right.mean())
+    if groups is None:
+        return wilson_interval(int(right.sum()), num)
+    _, places, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    alone = share * (1 - share) / num
+    if not alone or len(sizes) < 2:
+        worth = num**2 / float(np.square(sizes).sum())
+    else:
+        sums = np.bincount(places, right - share)
+        by_groups = float(np.square(sums).sum()) * len(sizes) / (len(sizes) - 1) / num**2
+        worth = num * min(1.0, alone / by_groups) if by_groups else float(num)
+    return wilson(share, worth)
 
 
 def loss_interval(value: float, drawn: NDArray[np.float64]) -> Interval:

@@ -54,7 +54,7 @@ def evaluate_probabilities(
         split=split,
         num_pictures=len(labels),
         accuracy=wilson_interval(int((answers == labels).sum()), len(labels)),
-        top5=_top_accuracy(probabilities, labels, 5) if num_classes > 5 else None,
+        top5=float(among_best(probabilities, labels, 5).mean()) if num_classes > 5 else None,
         macro_f1=float(f1[occurs].mean()),
         log_loss=log_loss(probabilities, labels),
         per_class=tuple(
@@ -77,7 +77,12 @@ def wilson_interval(num_correct: int, num_pictures: int) -> Interval:
         raise DataError("There is no picture to measure on. Give a split with at least one readable picture.")
     if not 0 <= num_correct <= num_pictures:
         raise ValueError(f"{num_correct} correct of {num_pictures} is impossible")
-    share, z2 = num_correct / num_pictures, NORMAL_95**2 / num_pictures
+    return wilson(num_correct / num_pictures, num_pictures)
+
+
+def wilson(share: float, num_pictures: float) -> Interval:
+    """`wilson_interval` of a share in [0, 1] of so many pictures, above 0, which need be no whole number."""
+    z2 = NORMAL_95**2 / num_pictures
     centre = share + z2 / 2
     spread = NORMAL_95 * math.sqrt(share * (1 - share) / num_pictures + z2 / (4 * num_pictures))
     low, high = (centre - spread) / (1 + z2), (centre + spread) / (1 + z2)
@@ -218,10 +223,11 @@ def _checked(probabilities: Floats, labels: Integers) -> tuple[Floats, Integers]
     return probabilities, labels
 
 
-def _top_accuracy(probabilities: Floats, labels: Integers, count: int) -> float:
-    """The share of pictures whose class is among the `count` most probable, the first of equals ahead."""
+def among_best(probabilities: Floats, labels: Integers, count: int) -> NDArray[np.bool_]:
+    """(N,): whether a picture's class is among the `count` most probable, the first of equals ahead."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
-    return float((best == labels[:, None]).any(1).mean())
+    found: NDArray[np.bool_] = (best == labels[:, None]).any(1)
+    return found
 
 
 def _log_softmax(logits: Floats) -> NDArray[np.float64]:

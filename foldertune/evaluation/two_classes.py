@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from foldertune.evaluation.intervals import area, area_interval
-from foldertune.evaluation.metrics import Floats, Integers, wilson_interval
-from foldertune.scores import OperatingPoint, TwoClasses
+from foldertune.evaluation.intervals import area, area_interval, grouped_share
+from foldertune.evaluation.metrics import Floats, Integers
+from foldertune.scores import Interval, OperatingPoint, TwoClasses
 
 LEAST_SENSITIVITY = 0.95
 NUM_ROC_POINTS = 200
@@ -48,17 +48,21 @@ def two_classes(
     if found is None:
         return None
     default = np.asarray(probabilities).argmax(1) == 1
-    points = [_point("default", 0.5, "", default, is_positive)]
-    points += [_point(name, line, "val", scores >= line, is_positive) for name, line in lines.items()]
+    rows = [("default", 0.5, "", default), *((name, line, "val", scores >= line) for name, line in lines.items())]
+    points = [
+        OperatingPoint(name, line, chosen_on, *_both(answered, is_positive, groups))
+        for name, line, chosen_on, answered in rows
+    ]
     return TwoClasses(positive, area_interval(found, groups), tuple(points), _roc(scores, is_positive))
 
 
-def _point(
-    name: str, threshold: float, chosen_on: str, answered: NDArray[np.bool_], positive: NDArray[np.bool_]
-) -> OperatingPoint:
-    sensitivity = wilson_interval(int((answered & positive).sum()), int(positive.sum()))
-    specificity = wilson_interval(int((~answered & ~positive).sum()), int((~positive).sum()))
-    return OperatingPoint(name, threshold, chosen_on, sensitivity, specificity)
+def _both(
+    answered: NDArray[np.bool_], positive: NDArray[np.bool_], groups: Integers | None
+) -> tuple[Interval, Interval]:
+    """Sensitivity and specificity."""
+    sides = ((answered[positive], positive), (~answered[~positive], ~positive))
+    sensitivity, specificity = (grouped_share(right, None if groups is None else groups[of]) for right, of in sides)
+    return sensitivity, specificity
 
 
 def _roc(scores: Floats, positive: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
