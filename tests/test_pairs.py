@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t, ttest_rel
 
+from foldertune.evaluation.intervals import grouped_share
 from foldertune.evaluation.metrics import wilson_interval
 from foldertune.evaluation.pairs import SURE, compare_rights, corrected, efficient, mean_accuracy, picture_variance
 
@@ -144,6 +145,13 @@ def test_mean_accuracy_of_one_training_is_wilsons() -> None:
     right = drawn(np.random.default_rng(7), 0.9, repeats=1)
     assert mean_accuracy(right) == wilson_interval(int(right.sum()), right.size)
     assert mean_accuracy(np.repeat(right, 3, 0)) == wilson_interval(int(right.sum()), right.size)
+
+
+def test_mean_accuracy_goes_by_groups() -> None:
+    right = np.repeat(np.random.default_rng(9).random(50) < 0.8, 4)[None]
+    groups = np.repeat(np.arange(50), 4)
+    assert mean_accuracy(right, groups) == grouped_share(right[0], groups)
+    assert mean_accuracy(right, groups).low < mean_accuracy(right).low
 
 
 def test_mean_accuracy_holds_what_a_network_does_on_average_over_trainings_and_pictures() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foldertune.evaluation.intervals import wilson_share
+from foldertune.evaluation.intervals import grouped_share
 from foldertune.evaluation.metrics import NORMAL_95, Integers, paired_share_difference
 from foldertune.scores import Interval, Pair
 
@@ -111,18 +111,19 @@ def corrected(values: Sequence[float]) -> list[float]:
     return found
 
 
-def mean_accuracy(right: Rights) -> Interval:
-    """The mean accuracy of (R, N) with a 95 % interval: Wilson's for the pictures, widened by what the repeats differ."""
-    value, num = float(right.mean()), right.shape[1]
-    pictures, training = wilson_share(value, num), repeat_variance(right)
+def mean_accuracy(right: Rights, groups: Integers | None = None) -> Interval:
+    """The mean accuracy of (R, N) with a 95 % interval: that of the pictures, by groups (N,), widened by what the repeats differ."""
+    each = [grouped_share(one, groups) for one in right]
+    training, num = repeat_variance(right), right.shape[1]
     if not training.variance:
-        return pictures
+        return each[0]
 
-    def reach(end: float) -> float:
-        from_pictures = Term((abs(end - value) / NORMAL_95) ** 2, max(1, num - 1))
-        return _judged(0.0, [from_pictures, training])[1]
+    def reach(from_pictures: float) -> float:
+        return _judged(0.0, [Term((from_pictures / NORMAL_95) ** 2, max(1, num - 1)), training])[1]
 
-    return Interval(value, max(0.0, value - reach(pictures.low)), min(1.0, value + reach(pictures.high)))
+    value = float(right.mean())
+    below, above = np.mean([one.value - one.low for one in each]), np.mean([one.high - one.value for one in each])
+    return Interval(value, max(0.0, value - reach(float(below))), min(1.0, value + reach(float(above))))
 
 
 def efficient(accuracies: Sequence[float], costs: Sequence[float]) -> list[bool]:

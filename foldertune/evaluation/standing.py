@@ -20,7 +20,7 @@ from foldertune.evaluation.trials import Trial
 from foldertune.models.advice import guide_says
 from foldertune.models.architecture import cost_of, shape_of
 from foldertune.models.inventory import head_of, tensors_of
-from foldertune.records import SPLITS, Comparison, Contestant, Dataset, Evaluation, Pair, Work, restored
+from foldertune.records import SPLITS, Comparison, Contestant, Dataset, Evaluation, Interval, Pair, Work, restored
 from foldertune.run import RunFolder, read_json
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def stand(trained: Mapping[str, Sequence[RunFolder]]) -> Work[Comparison]:
     contestants = []
     for model, runs in trained.items():
         trial = yield from _timed(runs[0])
-        contestants.append(_contestant(model, runs, rights[model], (trial, dataset)))
+        accuracy = mean_accuracy(rights[model], answers[model][0].groups)
+        contestants.append(_contestant(model, runs, (accuracy, rights[model]), (trial, dataset)))
     contestants.sort(key=lambda each: (-each.accuracy.value, each.log_loss))
     contestants = _with_efficiency(contestants)
     groups = next(iter(answers.values()))[0].groups
@@ -101,9 +102,12 @@ def _timed(run: RunFolder) -> Work[Trial | None]:
 
 
 def _contestant(
-    model: str, runs: Sequence[RunFolder], right: NDArray[np.bool_], facts: tuple[Trial | None, Dataset]
+    model: str,
+    runs: Sequence[RunFolder],
+    measured: tuple[Interval, NDArray[np.bool_]],
+    facts: tuple[Trial | None, Dataset],
 ) -> Contestant:
-    trial, dataset = facts
+    (accuracy, right), (trial, dataset) = measured, facts
     metrics = [read_json(run.metrics) for run in runs]
     tested = [restored(Evaluation, each["evaluations"][each["kept"]]["test"]) for each in metrics]
     histories = [run.read_history() for run in runs]
@@ -114,7 +118,7 @@ def _contestant(
         weights=str(runs[0].open()["weights"]["source"]),
         runs=tuple(str(run.path) for run in runs),
         kept=tuple(str(each["kept"]) for each in metrics),
-        accuracy=mean_accuracy(right),
+        accuracy=accuracy,
         accuracies=tuple(right.mean(1).tolist()),
         macro_f1=float(np.mean([each.macro_f1 for each in tested])),
         log_loss=float(np.mean([each.log_loss for each in tested])),
