@@ -87,19 +87,17 @@ def find_kin(dataset: Dataset, *, glanced: Glanced | None = None, workers: int) 
     firsts = {pictures[place].sha256: place for place in reversed(large)}
     places = sorted(firsts.values())
     rows = [pictures[place].row for place in places]
-    copies = tuple(
-        replace(pair, first=rows[pair.first], second=rows[pair.second])
-        for pair in known_pairs([pictures[place].sha256 for place in places], glances.sketches[places])
-    )
+    pairs = yield from known_pairs([pictures[place].sha256 for place in places], glances.sketches[places])
+    copies = tuple(replace(pair, first=rows[pair.first], second=rows[pair.second]) for pair in pairs)
     return Kin(glances, copies, tuple(find_bursts(pictures, glances.files)))
 
 
-def known_pairs(names: Sequence[str], sketches: NDArray[np.uint8]) -> list[Pair]:
+def known_pairs(names: Sequence[str], sketches: NDArray[np.uint8]) -> Journey[list[Pair]]:
     """`find_pairs` of pictures with these contents, as it was kept, or as it is found now and kept for the next look."""
     stored = find_note("copies", [COPYING, list(names)])
     if isinstance(stored, list):
         with contextlib.suppress(TypeError):  # of a version with other fields
             return [Pair(**row) for row in stored]
-    found = find_pairs(sketches)
+    found = yield from find_pairs(sketches)
     keep_note("copies", [COPYING, list(names)], [asdict(pair) for pair in found])
     return found

@@ -15,6 +15,7 @@ from foldertune.records import AccuracyRange, Event, Interval, Prediction, Progr
 T = TypeVar("T")
 _STAGES = {
     "look": "Looking at the pictures",
+    "copies": "Looking for copies",
     "decode": "Preparing the pictures",
     "features": "Features of the frozen network",
     "activations": "Activations of the frozen layers",

@@ -13,10 +13,10 @@ from PIL import Image, ImageOps
 
 from foldertune.data.glances import glance
 from foldertune.diagnosis import duplicates
-from foldertune.diagnosis.duplicates import find_pairs
+from foldertune.diagnosis.duplicates import Pair
 from foldertune.examination import Looked, look
 from foldertune.images import FileFacts
-from foldertune.records import finish
+from foldertune.records import Progress, finish
 from foldertune.settings import Wish
 
 Change = Callable[[Image.Image], Image.Image]
@@ -54,6 +54,10 @@ CHANGES: dict[str, Change] = {
     "grey": lambda image: image.convert("L").convert("RGB"),
     "lighter": lambda image: image.point(lambda value: min(255, value * 1.15 + 8)),
 }
+
+
+def find_pairs(sketches: np.ndarray) -> list[Pair]:
+    return finish(duplicates.find_pairs(sketches))
 
 
 def sketches_of(images: list[Image.Image]) -> NDArray[np.uint8]:
@@ -184,3 +188,13 @@ def test_look_holds_no_small_pictures_against_each_other(tmp_path: Path) -> None
             image = photograph(number // 2).resize((side, side))
             (image if number % 2 else ImageOps.mirror(image)).save(target)
         assert len(looked(folder).kin.copies) == expected
+
+
+def test_find_pairs_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_VALUES", 30 * 8)  # eight pictures at a time
+    sketches = np.random.default_rng(1).integers(0, 255, (30, 96, 96), np.uint8)
+    told = [each for each in duplicates.find_pairs(sketches) if isinstance(each, Progress)]
+    assert [each.done for each in told] == sorted({each.done for each in told})
+    assert {each.total for each in told} == {4 * 30}
+    assert told[-1].done == 4 * 30
+    assert len(told) == 4 * 4

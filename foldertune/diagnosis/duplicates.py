@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from foldertune.records import Progress, Work
+
 COPYING = 1  # raised whenever the same sketches give other pairs
 COARSE_PX, FINE_PX = 16, 48
 # Shares of each side that may have been cut off: what a picture is looked for with, and what then decides.
@@ -51,12 +53,13 @@ class View:
 _COARSE_VIEWS = tuple(View(mirrored, margin) for margin in (0.0, COARSE_MARGIN) for mirrored in (False, True))
 
 
-def find_pairs(sketches: NDArray[np.uint8]) -> list[Pair]:
+def find_pairs(sketches: NDArray[np.uint8]) -> Work[list[Pair]]:
     """Pairs of the same picture, each once, first < second, the most alike first.   sketches: (N, P, P), grey."""
     best: dict[tuple[int, int], Pair] = {}
     if not len(sketches):
         return []
-    for view, rows, others in _alike(sketches):
+    total = len(_COARSE_VIEWS) * len(sketches)
+    for done, (view, rows, others) in _alike(sketches):
         for start in range(0, len(rows), _PAIRS):
             part = slice(start, start + _PAIRS)
             found = _likeness(sketches, view, rows[part], others[part])
@@ -64,15 +67,18 @@ def find_pairs(sketches: NDArray[np.uint8]) -> list[Pair]:
                 place = (min(row, other), max(row, other))
                 if likeness >= LEAST_FINE and (place not in best or likeness > best[place].likeness):
                     best[place] = Pair(int(place[0]), int(place[1]), float(likeness), how)
+        yield Progress("copies", done, total)
     return sorted(best.values(), key=lambda pair: (-pair.likeness, pair.first, pair.second))
 
 
-def _alike(sketches: NDArray[np.uint8]) -> Iterator[tuple[View, NDArray[np.int64], NDArray[np.int64]]]:
-    """For each view: rows of pictures that, seen so, are coarsely like others as a whole."""
-    whole = _directions(_seen(sketches, View(False, 0.0), COARSE_PX))
+Alike = tuple[View, NDArray[np.int64], NDArray[np.int64]]
+
+
+def _alike(sketches: NDArray[np.uint8]) -> Iterator[tuple[int, Alike]]:
+    """Some pictures at a time, for each view: rows of those that, seen so, are coarsely like others as a whole. And how many were done."""
+    whole, done = _directions(_seen(sketches, View(False, 0.0), COARSE_PX)), 0
     for view in _COARSE_VIEWS:
         seen = _directions(_seen(sketches, view, COARSE_PX))
-        rows, others = [], []
         step = max(1, _VALUES // max(1, len(whole)))
         for start in range(0, len(seen), step):
             alike = seen[start : start + step] @ whole.T
@@ -82,9 +88,8 @@ def _alike(sketches: NDArray[np.uint8]) -> Iterator[tuple[View, NDArray[np.int64
             else:  # each pair once
                 alike[np.arange(len(whole)) <= here[:, None]] = -1.0
             row, other = _most_alike(alike)
-            rows.append(start + row)
-            others.append(other)
-        yield view, np.concatenate(rows or [np.zeros(0, np.int64)]), np.concatenate(others or [np.zeros(0, np.int64)])
+            done += len(alike)
+            yield done, (view, start + row, other)
 
 
 def _most_alike(alike: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
