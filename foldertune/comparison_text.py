@@ -46,7 +46,7 @@ def shown_p(p: float) -> str:
 
 
 def _terms(found: Comparison) -> str:
-    budget = f"at most {found.minutes:.3g} minutes each" if found.minutes else "no limit of time"
+    budget = f"a time limit of {found.minutes:.3g} minutes each" if found.minutes else "no limit of time"
     trained = (
         "trained once, which --repeats makes surer" if found.repeats == 1 else f"trained {found.repeats} times each"
     )

@@ -137,7 +137,7 @@ def asked_of(wish: Wish) -> Asked:
     names = ("model", "weights", "patch", "group_by", "seed")
     given = [(name, wish.settings[name]) for name in names if name in wish.settings]  # type: ignore[literal-required]
     flags = [text for name, value in given for text in (f"--{name.replace('_', '-')}", str(value))]
-    return Asked(wish.folder, tuple(flags))
+    return Asked(wish.folder, tuple(flags), frozenset(path.name for path in Path().glob("patch*.csv")))
 
 
 def as_wished(preprocess: Preprocess, wish: Wish) -> Preprocess:

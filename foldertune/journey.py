@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING
 
 from foldertune.bench import Bench, open_bench, probed_plan
 from foldertune.cache import cache_folder, make_room
+from foldertune.data.folder import refuse_at_sight
 from foldertune.data.table import dataset_facts, read_dataset, write_dataset
 from foldertune.diagnosing import write_findings
 from foldertune.diagnosis.findings import by_importance
 from foldertune.errors import DataError, DivergedError, InterruptedRunError
+from foldertune.evaluation.curves import ended_early
 from foldertune.examination import Journey, Kin, Looked, find_kin, look
 from foldertune.forecast import Probe, seconds_beside_training, situation_of
 from foldertune.inspection import (
@@ -93,6 +96,8 @@ def _steps(trip: Trip) -> Journey[None]:
     keep_freed_memory()
     yield event("started", folder=str(wish.folder), run=str(run.path))
 
+    if not run.dataset_csv.exists():
+        refuse_at_sight(wish.folder)
     with trip.stop.standing_aside():  # what was downloaded of them is kept
         weights = yield from find_weights(wish)
     known = run.read_plan() if run.plan_json.exists() else None
@@ -108,13 +113,14 @@ def _steps(trip: Trip) -> Journey[None]:
     del looked  # its glances are no longer needed
     bench.engine = None  # what it holds is needed from here on
     yield from second_model(trip, bench, plan, material, baseline)
-    yield event("finished", run=str(run.path), minutes=run.minutes_spent())
+    yield event("finished", run=str(run.path), minutes=run.open()["minutes"])
     trip.team.wait()
 
 
 def plan_only(wish: Wish) -> Journey[Plan]:
     """What `journey` would do with a folder, without a run."""
     keep_freed_memory()
+    refuse_at_sight(wish.folder)
     weights = yield from find_weights(wish)
     machine = find_machine(wish.settings.get("device", "auto"))
     looked = yield from look_and_tell(wish, weights)
@@ -309,7 +315,7 @@ def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, basel
     write_weights(bench.network, run.model)
     outcome.write_golden_answers(run, bench.network, bench.preprocess, material)
 
-    minutes = run.minutes_spent()
+    minutes = run.minutes_spent(until=time.time())
     result = outcome.measure(material, logits, verdict, trials=baseline.trials, leaked=outcome.leaked_paths(run))
     shown = outcome.to_be_mapped(run, material, result)
     result = replace(result, maps=(yield from draw_maps(bench.network, bench.preprocess, material, shown)))
@@ -317,7 +323,7 @@ def second_model(trip: Trip, bench: Bench, plan: Plan, material: Material, basel
     yield event("evaluated", kept=verdict.kept, models=outcome.summary(result))
     yield told
     run.update(
-        state="finished", minutes=minutes
+        state="finished", minutes=run.minutes_spent(until=time.time())
     )  # before the states go: killed between the two, nothing is trained again
     tidy(run)
 
@@ -346,8 +352,11 @@ def _tuned(trip: Trip, bench: Bench, plan: Plan, material: Material) -> Journey[
         try:
             told = next(steps)
         except StopIteration as stopped:
-            run.write_history(stopped.value.history)
-            return list(stopped.value.history)
+            history = list(stopped.value.history)
+            run.write_history(history)
+            if why := ended_early(plan, history):
+                yield event("ended_early", text=why)
+            return history
         if isinstance(told, EpochRecord):
             # A killed run may have noted an epoch whose state it could not save any more; that epoch comes again.
             run.write_history([record for record in run.read_history() if record.epoch < told.epoch] + [told])
@@ -373,7 +382,7 @@ def _deadline_s(trip: Trip, plan: Plan, material: Material) -> float:
     facts = trip.run.open()
     if "training_deadline_s" not in facts:
         counts = {split: len(labels) for split, labels in material.labels.items()}
-        left = 60 * (plan["max_minutes"] - trip.run.minutes_spent())
+        left = 60 * (plan["max_minutes"] - trip.run.minutes_spent(until=time.time()))
         left -= seconds_beside_training(Probe(**facts["probe"]), plan.values(), counts, num_blends=len(SHARES))
         trip.run.update(training_deadline_s=max(0.0, left))
     return float(trip.run.open()["training_deadline_s"])

@@ -43,7 +43,8 @@ def _lines(finding: Finding, pictures: Mapping[str, Picture], groups: Groups) ->
         elif finding.kind == "exact_duplicate":
             yield _line("exclude", pictures[row.other], f"same content as {row.path}")
         elif finding.kind == "near_duplicate":
-            yield _line("exclude", pictures[row.other], f"same picture as {row.path} ({row.note})", proposed=True)
+            worse, better = sorted((pictures[row.other], pictures[row.path]), key=lambda one: one.width * one.height)
+            yield _line("exclude", worse, f"same picture as {better.path} ({row.note})", proposed=True)
         elif finding.kind == "split_leak":
             yield from _leak(row, pictures)
             yield from _leaking_group(row, pictures, groups)

@@ -335,14 +335,18 @@ class RunFolder:
         with contextlib.suppress(OSError), self.events.open("a", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(line)
 
-    def minutes_spent(self) -> float:
-        """Wall-clock minutes of every attempt at this run so far, also of those that were killed: as the events tell."""
+    def minutes_spent(self, *, until: float | None = None) -> float:
+        """Wall-clock minutes of every attempt at this run so far, also of those that were killed: as the events tell.
+
+        until: the time by the clock, for an attempt that is not over; else the last event counts as its end.
+        """
         with contextlib.suppress(OSError):
-            return _minutes_spent(self.events.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+            lines = self.events.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            return _minutes_spent(lines, until)
         return 0.0
 
 
-def _minutes_spent(lines: list[str]) -> float:
+def _minutes_spent(lines: list[str], until: float | None) -> float:
     """From each "started" to the last event before the next one. Lines that are no events are passed over."""
     seconds, began = 0.0, 0.0
     last = began
@@ -353,7 +357,7 @@ def _minutes_spent(lines: list[str]) -> float:
             if kind == "started":
                 seconds, began = seconds + last - began, now
             last = now
-    return (seconds + last - began) / 60
+    return (seconds + (last if until is None else max(last, until)) - began) / 60
 
 
 def event(kind: str, **facts: Any) -> Event:

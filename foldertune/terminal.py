@@ -166,7 +166,7 @@ def _looked(facts: Mapping[str, Any]) -> list[str]:
     lines += [f"Skipped: {count:,} {reason}" for reason, count in facts["skipped"].items()]
     if facts["num_unreadable"]:
         lines.append(
-            f"Left out: {facts['num_unreadable']:,} pictures, each with its reason (dataset.csv lists them all)"
+            f"Left out: {facts['num_unreadable']:,} picture{'s' * (facts['num_unreadable'] != 1)}, with the reason (dataset.csv lists all)"
         )
         lines += [f"  {path}: {problem}" for path, problem in list(facts["unreadable"].items())[:5]]
     return lines + [f"Warning: {text}" for text in facts["warnings"]]
@@ -254,6 +254,7 @@ _EVENTS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
         "to take away their ?"
     ],
     "comparing": lambda facts: [f"Training {facts['number']} of {facts['total']}: {facts['model']}, in {facts['run']}"],
+    "ended_early": lambda facts: [str(facts["text"])],
     "explained": lambda facts: [f"Page: {facts['page']}"],
     "note": lambda facts: [str(facts["text"])],
     "warning": lambda facts: [f"Warning: {facts['text']}"],

@@ -5,12 +5,14 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from invented import epoch
 
 from foldertune.evaluation.charts import HEIGHT, WIDTH, nice_ticks
-from foldertune.evaluation.curves import draw_history, epoch_ticks
+from foldertune.evaluation.curves import draw_history, ended_early, epoch_ticks
+from foldertune.records import Decision, Plan
 
 
 def test_draw_history_is_well_formed_and_keeps_to_its_box() -> None:
@@ -60,3 +62,21 @@ def test_epoch_ticks_any_length_gives_whole_epochs_that_fit(num_epochs: int) -> 
     assert ticks == sorted(set(ticks))
     assert len(ticks) <= 11
     assert ticks[-1] <= num_epochs
+
+
+@pytest.mark.parametrize(
+    ("last", "limit", "said"),
+    [
+        (4, None, ""),
+        (
+            2,
+            3.0,
+            "Training ended in epoch 2 of 4, perhaps in the middle of it: the time limit of 3 minutes allowed no more.",
+        ),
+        (2, None, "Training ended in epoch 2 of 4: validation did not improve any more."),
+        (0, 3.0, ""),
+    ],
+)
+def test_ended_early_says_where_and_why(last: int, limit: float | None, said: str) -> None:
+    plan = Plan((Decision("epochs", 4, "r", "r"), Decision("max_minutes", limit, "r", "r")))
+    assert ended_early(plan, [epoch(number) for number in range(1, last + 1)]) == said

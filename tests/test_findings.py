@@ -95,3 +95,13 @@ def test_words_for_numbers_and_names() -> None:
 )
 def test_patch_is_written_beside_the_one_that_is_in_force(flags: tuple[str, ...], name: str) -> None:
     assert Asked(Path("photos"), flags).patch().endswith(f"--write-patch {name}")
+
+
+def test_asked_patch_never_names_a_file_that_is_there() -> None:
+    def name(*flags: str, taken: set[str] | None = None) -> str:
+        return Asked(Path("photos"), flags, frozenset(taken or ())).patch().rpartition(" ")[2]
+
+    assert name() == "patch.csv"
+    assert name(taken={"patch.csv", "patch-2.csv"}) == "patch-3.csv"
+    assert name("--patch", "patch.csv") == "patch-2.csv"
+    assert name("--patch", "patch-2.csv", taken={"patch-3.csv"}) == "patch-4.csv"

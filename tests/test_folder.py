@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from folders import look, paths_of, picture_bytes, put, put_classes, state_of
 
-from foldertune.data.folder import check, walk
+from foldertune.data.folder import check, refuse_at_sight, walk
 from foldertune.errors import DataError
+from foldertune.records import finish
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps every byte of a name")
 links = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
@@ -296,3 +297,18 @@ def test_scan_of_few_and_uneven_pictures_warns_of_nothing(tmp_path: Path) -> Non
     """That is told by findings: tests/test_balance.py."""
     put_classes(tmp_path, {"a": 12, "b": 1})
     assert look(tmp_path).warnings == ()
+
+
+def test_refuse_at_sight_says_what_scan_would_of_names_alone(tmp_path: Path) -> None:
+    (tmp_path / "one" / "only").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one" / "only" / "1.jpg").write_bytes(b"never opened")
+    for folder, sentence in ((tmp_path / "empty", "No picture"), (tmp_path / "one", "has one class, 'only'")):
+        with pytest.raises(DataError, match=sentence) as caught:
+            refuse_at_sight(folder)
+        with pytest.raises(DataError, match=sentence):
+            finish(scan(folder, workers=0))
+        assert caught.value.exit_code == 3
+    (tmp_path / "one" / "other").mkdir()
+    (tmp_path / "one" / "other" / "1.jpg").write_bytes(b"never opened")
+    refuse_at_sight(tmp_path / "one")  # what is in the files is another matter

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from invented import HOSTILE, facts_of
+from PIL import Image
 
 from foldertune.evaluation.gallery import NUM_UNFOLDED, Mistake, MixedPair, mistakes_gallery, pair_anchor, pairs_gallery
 from foldertune.evaluation.report import render_report
@@ -48,7 +52,7 @@ def material_of(num_test: int) -> tuple[Any, Any]:
     test = tuple(Picture(row, f"test/{row}.jpg", CLASSES[label], split="test") for row, label in enumerate(labels))
     train = tuple(Picture(1000 + row, f"train/{row}.jpg", "a", split="train") for row in range(20))
     material = SimpleNamespace(
-        dataset=SimpleNamespace(classes=CLASSES), pictures={"train": train, "val": (), "test": test},
+        dataset=SimpleNamespace(classes=CLASSES, folder=Path("nowhere")), pictures={"train": train, "val": (), "test": test},
         labels={"test": labels}, packs={split: Pictures() for split in ("train", "val", "test")},
     )  # fmt: skip
     return material, probabilities
@@ -185,3 +189,35 @@ def test_shown_pictures_are_at_most_two_hundred() -> None:
     pairs = mixed_pairs(material, probabilities, confused_of(material, probabilities))
     assert sum(len(pair.shown) for pair in pairs) <= MOST_OF_PAIRS
     assert sum(pair.num_pictures for pair in pairs) == 600
+
+
+def test_finding_thumbnails_show_the_whole_picture_also_what_the_network_does_not_see(tmp_path: Path) -> None:
+    """A mark in a corner that the crop cuts off has to be seen."""
+    wide = np.zeros((100, 300, 3), np.uint8)
+    wide[:, 280:] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    content = (tmp_path / "wide.png").read_bytes()
+    kept = Picture(0, "wide.png", "a", split="train", width=300, height=100, sha256=hashlib.sha256(content).hexdigest())
+    gone = dataclasses.replace(kept, row=1, path="gone.png")
+    material: Any = SimpleNamespace(
+        dataset=SimpleNamespace(classes=CLASSES, folder=tmp_path), pictures={"train": (kept, gone), "val": (), "test": ()},
+        labels={}, packs={"train": Pictures()},
+    )  # fmt: skip
+    rows = (Evidence("wide.png", 1.0), Evidence("gone.png", 1.0))
+    shown = finding_thumbnails(material, [Finding("shortcut", "A sentence.", "serious", 0.9, rows, "a command")])
+    sizes = {path: Image.open(io.BytesIO(jpeg)).size for path, jpeg in shown.items()}
+    assert sizes["wide.png"] == (160, 53)
+    assert sizes["gone.png"][0] == sizes["gone.png"][1]  # what the pack has, a square
+    assert np.asarray(Image.open(io.BytesIO(shown["wide.png"])))[26, 155].min() > 200
+
+
+def test_find_mistakes_marks_those_whose_label_is_doubted() -> None:
+    material, probabilities = material_of(30)
+    first = find_mistakes(material, probabilities)[0]
+    assert not first.doubted
+    suspects = Finding(
+        "label_suspect", "A sentence.", "warning", 0.9, (Evidence(first.path, 0.9, suggested="b"),), "a command"
+    )
+    marked = find_mistakes(material, probabilities, [suspects])
+    assert [one.path for one in marked if one.doubted] == [first.path]
+    assert mistakes_gallery(marked, {}).count(">doubted</span>") == 1

@@ -226,6 +226,7 @@ def test_read_patch_as_a_spreadsheet_saves_it(tmp_path: Path) -> None:
         (["group,a/1.png,"], "FILE, line 2: group needs a value: the group."),
         (["relabel,a/1.png,b", "relabel,a/1.png,c"],
          "The patch FILE says relabel a/1.png to 'b' and to 'c'. Keep one of the lines."),
+        (["relabel,a/1.png,b", "exclude,a/1.png"], "The patch FILE says exclude and relabel of a/1.png. Keep one of the lines."),
         (["group,a/1.png,x", "exclude,a/1.png", "group,a/1.png,y"],
          "The patch FILE says group a/1.png to 'x' and to 'y'. Keep one of the lines."),
     ],

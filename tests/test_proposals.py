@@ -123,3 +123,13 @@ def test_propose_keeps_the_lines_of_the_patch_in_force_first_and_as_they_were_ed
     lines = propose(dataset, [finding("exact_duplicate", *rows)], kept)
     assert lines[:2] == kept
     assert [(line.path, line.proposed) for line in lines[2:]] == [("a/2.png", False)]
+
+
+def test_propose_leaves_out_the_smaller_of_two_copies_whichever_comes_first() -> None:
+    pictures = pictures_of("train", "train", labels="aa")
+    for first, second in ((100, 224), (224, 100)):
+        both = [replace(pictures[0], width=first, height=first), replace(pictures[1], width=second, height=second)]
+        row = Evidence(both[0].path, 0.9, "the same", other=both[1].path)
+        (line,) = propose(dataset_of(both), [finding("near_duplicate", row)])
+        assert line.path == min(both, key=lambda one: one.width).path
+        assert line.proposed

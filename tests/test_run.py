@@ -384,3 +384,24 @@ def test_read_json_gives_back_names_that_are_no_text(tmp_path: Path) -> None:
     name = b"a/\xff.jpg".decode("utf-8", "surrogateescape")
     write_json(tmp_path / "look.json", {"path": name})
     assert read_json(tmp_path / "look.json") == {"path": name}
+
+
+def test_minutes_spent_counts_until_now_where_the_attempt_is_not_over(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    rows = [("started", 0.0), ("epoch", 60.0), ("started", 600.0), ("epoch", 660.0)]
+    run.events.write_text("".join(json.dumps({"kind": kind, "time": time, "facts": {}}) + "\n" for kind, time in rows))
+    assert run.minutes_spent() == pytest.approx(2.0)
+    assert run.minutes_spent(until=720.0) == pytest.approx(3.0)
+    assert run.minutes_spent(until=0.0) == pytest.approx(2.0)  # a clock that was set back takes nothing away
+
+
+def test_start_that_was_cut_off_before_its_first_file_is_nothing_of_worth(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.checkpoints.mkdir(parents=True)
+    (run.path / ".part-7-run.json").touch()
+    run.create()
+    assert [path.name for path in run.path.iterdir()] == ["checkpoints"]
+    (run.path / "notes.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="exists and is not empty"):
+        run.create()
+    assert (run.path / "notes.txt").read_text() == "mine"

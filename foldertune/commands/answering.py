@@ -74,6 +74,9 @@ def predict(
     answers = terminal.show(predicting(model, *paths, top_k=top_k, promise=kept, **computing))
     if output is not None:
         num_answered, num_failed = prediction_file.write(output, terminal.counted(answers), top_k=top_k)
+        terminal.say(
+            f"Written: {output}, {num_answered + num_failed:,} files, each with its answer or the reason why there is none"
+        )
     elif json:
         num_answered, num_failed = results.print_predictions_json(answers)
     else:

@@ -94,6 +94,12 @@ def walk(folder: Path, *, to_learn: bool = True) -> Found:
     return replace(found, pictures=numbered)
 
 
+def refuse_at_sight(folder: Path) -> None:
+    """Raise what `scan` would for a folder that the names of its files show to be useless, before anything is fetched for it."""
+    found = walk(folder)
+    refuse_unusable(Dataset(folder, found.classes, found.pictures, found.split_source, dict(found.skipped)))
+
+
 def check(folder: Path, picture: Picture, glanced: Glanced | None = None) -> Picture:
     """The picture with its size and hash, or with its problem.   glanced: takes its glance, while there is room."""
     try:

@@ -79,13 +79,18 @@ def _line(where: str, row: Mapping[str | None, str | list[str] | None]) -> Patch
 
 def _refuse_contradictions(path: Path, lines: Iterable[PatchLine]) -> None:
     known: dict[tuple[str, str], str] = {}
-    for line in lines:
-        if line.proposed:
-            continue
+    ready = [line for line in lines if not line.proposed]
+    excluded = {line.path for line in ready if line.action == "exclude"}
+    for line in ready:
         before = known.setdefault((line.action, line.path), line.value)
         if before != line.value:
             raise SettingsError(
                 f"The patch {path} says {line.action} {line.path} to {before!r} and to {line.value!r}. Keep one of the lines."
+            )
+    for line in ready:
+        if line.action != "exclude" and line.path in excluded:
+            raise SettingsError(
+                f"The patch {path} says exclude and {line.action} of {line.path}. Keep one of the lines."
             )
 
 

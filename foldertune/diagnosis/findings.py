@@ -5,6 +5,7 @@ A kind is what scripts and the studio go by: it never changes its meaning. docs/
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,17 +81,22 @@ def by_importance(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the remedies are commands for: the folder, and the flags that it was looked at with."""
+    """What the remedies are commands for: the folder, and the flags that it was looked at with.
+
+    taken: names of patches that are where the command will be typed, and are never written over.
+    """
 
     folder: Path
     flags: tuple[str, ...] = ()
+    taken: frozenset[str] = frozenset()
 
     def patch(self) -> str:
         """The command that writes what mends it into a file for a person to read."""
-        name, given = "patch.csv", self.flags[self.flags.index("--patch") + 1] if "--patch" in self.flags else ""
-        if given:  # what is in force stays; the next one takes it over
-            number = re.fullmatch(r".*?-(\d+)\.csv", given)
-            name = f"patch-{int(number[1]) + 1 if number else 2}.csv"
+        given = self.flags[self.flags.index("--patch") + 1] if "--patch" in self.flags else ""
+        number = re.fullmatch(r".*?-(\d+)\.csv", given)
+        after = int(number[1]) if number else int(bool(given))  # what is in force stays; the next one takes it over
+        names = (f"patch-{place}.csv" if place > 1 else "patch.csv" for place in itertools.count(after + 1))
+        name = next(name for name in names if name not in self.taken)
         return self._command("look", *self.flags, "--write-patch", name)
 
     def train(self, *flags: str) -> str:

@@ -49,7 +49,7 @@ def _parts(found: Comparison, title: str) -> Iterator[str]:
     )
     yield section(
         "What accuracy costs",
-        _charts(found),
+        _charts(found) if len(found.contestants) > 1 else "",
         lead="Bars are 95 % intervals. The line joins what no other network beats in both: up is more accurate, left is cheaper. "
         f"{_measured_on(found)}",
     )
@@ -74,10 +74,15 @@ def _header(found: Comparison, title: str) -> str:
 
 def _how(found: Comparison) -> str:
     """The terms of the comparison, in a line."""
-    budget = f"at most {found.minutes:.3g}{SPACE}minutes each" if found.minutes else "no limit of time"
+    budget = f"a time limit of {found.minutes:.3g}{SPACE}minutes each" if found.minutes else "no limit of time"
     trained = "trained once" if found.repeats == 1 else f"trained {found.repeats} times with other seeds"
-    warning = "The test pictures chose nothing until here; choosing by them makes the chosen one look a little better than it is."
-    return f'<p class="lead">The same split for all, {budget}, {trained}. {warning}</p>'
+    warning = (
+        ""
+        if len(found.contestants) < 2
+        else "The test pictures chose nothing until here; choosing by them makes the chosen one look a little better than it is."
+    )
+    told = f" {warning}" if len(found.contestants) > 1 else ""
+    return f'<p class="lead">The same split for all, {budget}, {trained}.{told}</p>'
 
 
 def _networks(found: Comparison) -> str:

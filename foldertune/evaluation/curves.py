@@ -6,7 +6,17 @@ import math
 from collections.abc import Sequence
 
 from foldertune.evaluation.charts import Axis, Chart, Line, Point, draw, side_by_side, value_axis
-from foldertune.records import EpochRecord
+from foldertune.records import EpochRecord, Plan
+
+
+def ended_early(plan: Plan, history: Sequence[EpochRecord]) -> str:
+    """Why training ended before the last epoch of its plan, a sentence; empty where it did not."""
+    values = plan.values()
+    epochs, limit = values.get("epochs", 0), values.get("max_minutes")
+    if not history or history[-1].epoch >= epochs:
+        return ""
+    why = f"the time limit of {limit:g} minutes allowed no more" if limit else "validation did not improve any more"
+    return f"Training ended in epoch {history[-1].epoch} of {epochs}{', perhaps in the middle of it' if limit else ''}: {why}."
 
 
 def draw_history(history: Sequence[EpochRecord]) -> str:
@@ -29,7 +39,7 @@ def draw_history(history: Sequence[EpochRecord]) -> str:
         chart = Chart(
             key=key, heading=heading, title=f"{heading} per epoch", description=describe(lines, heading, best, shares=shares),
             x=Axis(1, last, tuple((epoch, str(epoch)) for epoch in epoch_ticks(last)), "epoch"),
-            y=value_axis(values, shares=shares), lines=lines, upright=(best, "chosen epoch") if best else None,
+            y=value_axis(values, shares=shares), lines=lines, upright=(best, "best epoch") if best else None,
         )  # fmt: skip
         charts.append(draw(chart))
     return side_by_side(charts)

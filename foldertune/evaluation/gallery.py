@@ -21,13 +21,17 @@ NUM_UNFOLDED = 12  # mistakes that are seen without opening the rest
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A picture that was answered wrongly. thumbnail: JPEG bytes; empty where there is none to show."""
+    """A picture that was answered wrongly. thumbnail: JPEG bytes; empty where there is none to show.
+
+    doubted: its label seems wrong, so that the answer may be right.
+    """
 
     path: str
     label: str
     answer: str
     probability: float  # of the answer
     thumbnail: bytes
+    doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,8 @@ def _small(mistake: Mistake) -> str:
 
 
 def _figure(mistake: Mistake, mapped: str) -> str:
-    words = f'<dt>Answer</dt><dd class="wrong">{name(mistake.answer)}</dd><dt>Label</dt><dd>{name(mistake.label)}</dd>'
+    doubt = ' <span class="tag">doubted</span>' if mistake.doubted else ""
+    words = f'<dt>Answer</dt><dd class="wrong">{name(mistake.answer)}</dd><dt>Label</dt><dd>{name(mistake.label)}{doubt}</dd>'
     caption = f'<dl>{words}</dl><p class="path">{name(mistake.path)}</p>'
     frame = f'<div class="frame">{_picture(mistake)}{mapped}{_sure(mistake)}</div>'
     return f"<figure>{frame}<figcaption>{caption}</figcaption></figure>"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from foldertune.evaluation.confidence import Curve, confidence_part
-from foldertune.evaluation.curves import draw_history
+from foldertune.evaluation.curves import draw_history, ended_early
 from foldertune.evaluation.faults import findings_list
 from foldertune.evaluation.figures import (
     classes_table,
@@ -126,7 +126,7 @@ def _parts(facts: ReportFacts) -> Iterator[str]:
     )
     yield section(
         "Learning",
-        draw_history(facts.history) + _history_table(facts),
+        _ended(facts) + draw_history(facts.history) + _history_table(facts),
         rows=["history.jsonl"] if facts.history else [],
     )
     yield section(
@@ -140,7 +140,8 @@ def _parts(facts: ReportFacts) -> Iterator[str]:
     yield section(
         "Worst mistakes",
         mistakes_gallery(facts.mistakes, facts.maps),
-        lead="Wrong answers of the test split, the most confident first. Some may be wrong labels, not wrong answers."
+        lead="Wrong answers of the test split, the most confident first. Some may be wrong labels, not wrong answers; "
+        "those that the look at the data doubts are marked."
         + (f" Beside each is a map, bright where most speaks for the answer. {_NO_PROOF}" if facts.maps else ""),
         rows=["predictions.csv"],
     )
@@ -250,10 +251,15 @@ def _warnings(facts: ReportFacts) -> str:
     return f'<section class="warnings"><h2>Worth knowing</h2>\n<ul>\n{items}\n</ul></section>'
 
 
+def _ended(facts: ReportFacts) -> str:
+    why = ended_early(facts.plan, facts.history) if facts.history else ""
+    return f"<p>{escape(why)}</p>\n" if why else ""
+
+
 def _history_table(facts: ReportFacts) -> str:
     def row(record: EpochRecord) -> list[str]:
         return [
-            f'{record.epoch} <span class="tag">chosen</span>' if record.epoch == best else str(record.epoch),
+            f'{record.epoch} <span class="tag">best</span>' if record.epoch == best else str(record.epoch),
             f"{record.train_loss:.3f}",
             "—" if record.val_loss is None else f"{record.val_loss:.3f}",
             percent(record.train_accuracy),

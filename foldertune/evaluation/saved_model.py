@@ -57,6 +57,8 @@ def read_saved_model(folder: Path) -> SavedModel:
     run = RunFolder(folder)
     if not run.model.is_file() or not run.config.is_file():
         raise MissingError(_no_model(run))
+    if run.run_json.exists():
+        run.open()  # a newer version's files may mean something else
     config = read_config(run.config)
     preprocess = Preprocess.from_dict(read_json(run.preprocess)) if run.preprocess.exists() else config.preprocess
     preprocess = preprocess or Preprocess()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from foldertune.data.pack import load_pictures
+from foldertune.errors import DataError
 from foldertune.evaluation.faults import shown_rows
 from foldertune.evaluation.gallery import Mistake, MixedPair, thumbnail
 from foldertune.evaluation.metrics import worst_mistakes
@@ -22,6 +24,7 @@ NUM_MISTAKES = 24
 MOST_OF_FINDINGS = 80
 MOST_OF_PAIRS = 96
 _MOST_OF_A_PAIR = 24
+_WHOLE_PX = 160  # that a picture is decoded to at least, where its file allows decoding to less
 _PAIR_PX = 112  # the longer side of a pair's pictures, which are shown small
 
 
@@ -35,10 +38,14 @@ class Exhibit:
     class_number: int
 
 
-def find_mistakes(material: Material, probabilities: NDArray[np.float32]) -> tuple[Mistake, ...]:
-    """The worst of the test split.   probabilities: (N, K)."""
+def find_mistakes(
+    material: Material, probabilities: NDArray[np.float32], findings: Sequence[Finding] = ()
+) -> tuple[Mistake, ...]:
+    """The worst of the test split.   probabilities: (N, K).   findings: in the data, which say whose label is doubted."""
     places = worst_mistakes(probabilities, material.labels["test"], count=NUM_MISTAKES)
-    return tuple(_mistake(material, probabilities, place) for place in places)
+    doubted = {row.path for each in findings if each.kind == "label_suspect" for row in each.evidence}
+    found = (_mistake(material, probabilities, place) for place in places)
+    return tuple(replace(one, doubted=one.path in doubted) for one in found)
 
 
 def mixed_pairs(
@@ -72,7 +79,17 @@ def finding_thumbnails(material: Material, findings: Sequence[Finding]) -> dict[
     places = _places(material)
     paths = dict.fromkeys(path for each in findings for row in shown_rows(each) for path in (row.path, row.other))
     found = itertools.islice((path for path in paths if path in places), MOST_OF_FINDINGS)
-    return {path: thumbnail(pixels_of(material, *places[path])) for path in found}
+    return {path: thumbnail(_whole(material, *places[path])) for path in found}
+
+
+def _whole(material: Material, split: Split, place: int) -> NDArray[np.uint8]:
+    """A picture as it is in its file, also what the network does not see of it; its input where the file is not what it was."""
+    picture = material.pictures[split][place]
+    try:
+        (pixels,) = load_pictures(material.dataset.folder, [picture], lambda one: one, at_least_px=_WHOLE_PX, workers=0)
+    except DataError:
+        return pixels_of(material, split, place)
+    return pixels
 
 
 def mapped_pictures(

@@ -223,7 +223,7 @@ def report_facts(
     run: RunFolder, material: Material, plan: Plan, result: Result, *, history: list[EpochRecord], minutes: float
 ) -> ReportFacts:
     """All that the report and the card tell."""
-    dataset = material.dataset
+    dataset, found = material.dataset, read_data_findings(run)
     return ReportFacts(
         title=dataset.folder.name,
         created=time.strftime("%Y-%m-%d %H:%M"),
@@ -234,14 +234,14 @@ def report_facts(
         kept=result.verdict.kept,
         num_pictures={split: len(material.labels[split]) for split in SPLITS},
         classes=dataset.classes,
-        mistakes=find_mistakes(material, result.probabilities["test"]),
+        mistakes=find_mistakes(material, result.probabilities["test"], found),
         unreadable=dataset.unreadable,
         skipped=dataset.skipped,
         warnings=(*dataset.warnings, *plan.warnings),
         environment=environment(),
         minutes=minutes,
         class_counts={split: dataset.class_counts(split) for split in SPLITS},
-        data_findings=(found := read_data_findings(run)),
+        data_findings=found,
         thumbnails=finding_thumbnails(material, found),
         answered=_answered(material, result),
         pairs=mixed_pairs(
