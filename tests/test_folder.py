@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from folders import look, paths_of, picture_bytes, put, put_classes, state_of
 
-from foldertune.data.folder import check, refuse_at_sight, walk
+from foldertune.data.folder import check, refuse_at_sight, scan, walk
 from foldertune.errors import DataError
 from foldertune.records import finish
 
