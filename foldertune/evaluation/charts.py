@@ -12,7 +12,7 @@ from foldertune.evaluation.markup import SPACE
 WIDTH, HEIGHT = 420, 290
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 48, 44
 _INSET = 8  # between the ends of the axis below and the first and last point
-_LETTER_PX = 6.3  # of the axis
+_LETTER_PX = 6.9  # of the axis
 _KEY_PX, _GAP_PX = 26, 14  # of the legend: the sample of a line, between two entries
 _MANY = 40  # points of a line above which its dots are small
 

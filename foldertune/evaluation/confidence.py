@@ -91,7 +91,7 @@ def calibration_sentence(found: Calibration) -> str:
 def answering_sentence(promises: Sequence[KeptPromise]) -> str:
     """Which promises there are, and what is refused as unlike."""
     lost = [f"{100 * each.promise:g}{SPACE}%" for each in promises if each.threshold is None]
-    made = "Answers that are less sure can be left out; the right chart shows how many of the others are then wrong."
+    made = "Answers that are less sure can be left out; the second chart shows how many of the others are then wrong."
     none = (
         f"An error of {in_words(lost, last='or')} could not be promised from the validation pictures." if lost else ""
     )
