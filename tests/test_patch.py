@@ -92,7 +92,8 @@ def test_apply_patch_twice_is_once_keeps_rows_and_nothing_proposed_is_done(lines
         return
     assert apply_patch(once, lines)[0] == once
     assert [(p.row, p.path, p.sha256) for p in once.pictures] == [(p.row, p.path, p.sha256) for p in before.pictures]
-    assert apply_patch(before, [line for line in lines if not line.proposed]) == (once, notes)
+    ready, said = apply_patch(before, [line for line in lines if not line.proposed])
+    assert (ready, said[1:]) == (once, notes[1:])
     assert set(once.classes) == {picture.label for picture in once.pictures}
 
 
@@ -102,7 +103,10 @@ def test_apply_patch_of_proposed_lines_does_nothing_and_says_so() -> None:
         PatchLine("exclude", "a/0.png", proposed=True), PatchLine("relabel", "b/3.png", value="a", proposed=True),
         PatchLine("exclude", "not there", proposed=True),
     ]  # fmt: skip
-    assert apply_patch(before, lines) == (before, ("The patch: nothing to do.",))
+    assert apply_patch(before, lines) == (
+        before,
+        ("The patch: nothing to do; 3 lines wait for a person to take away their ?.",),
+    )
 
 
 def test_apply_patch_passes_over_lines_of_other_pictures_and_other_content_and_names_them() -> None:

@@ -127,9 +127,10 @@ def apply_patch(dataset: Dataset, lines: Iterable[PatchLine]) -> tuple[Dataset, 
     Raises DataError where nothing would be left of a class.
     """
     pictures = {picture.path: picture for picture in dataset.pictures}
-    missing, other, counts = [], [], dict.fromkeys(ACTIONS, 0)
+    missing, other, counts = [], [], dict.fromkeys((*ACTIONS, PROPOSED), 0)
     for line in lines:
         if line.proposed:
+            counts[PROPOSED] += 1
             continue
         found = pictures.get(line.path)
         if found is None:
@@ -178,7 +179,10 @@ def _excluded(reason: str) -> str:
 
 def _sentences(counts: Mapping[str, int], missing: list[str], other: list[str], new: list[str]) -> Iterator[str]:
     done = [f"{counts[action]:,} {word}" for action, word in _DONE.items() if counts[action]]
-    yield f"The patch: {', '.join(done) or 'nothing to do'}."
+    num = counts[PROPOSED]
+    words = "line waits for a person to take away its" if num == 1 else "lines wait for a person to take away their"
+    waiting = f"; {num:,} {words} {PROPOSED}" if num else ""
+    yield f"The patch: {', '.join(done) or 'nothing to do'}{waiting}."
     if new:
         yield f"The patch names classes that the folder does not have, and makes them: {', '.join(map(repr, new[:5]))}."
     if missing:
