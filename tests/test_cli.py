@@ -215,11 +215,12 @@ def test_train_with_settings_that_cannot_go_together_is_refused_before_anything_
 
 
 def test_train_that_failed_before_its_plan_leaves_nothing_and_can_be_started_again(tmp_path: Path) -> None:
-    folder = put_classes(tmp_path / "photos", {"a": 3})
+    folder = put_classes(tmp_path / "photos", {"a": 3, "b": 1})
     words: list[str | Path] = ["train", folder, "--run", tmp_path / "run", "--weights"]
+    next((folder / "b").iterdir()).write_bytes(b"no picture")
     assert "does not exist" in foldertune(*words, "none.safetensors").refused(4)
     last = foldertune(*words, "random").err.splitlines()[-1]
-    assert "has one class" in last  # what was wrong next, not that the folder of the run is not empty
+    assert "No picture could be read for" in last  # what was wrong next, not that the folder of the run is not empty
     assert not (tmp_path / "run").exists()  # nothing half-written stays
 
 
