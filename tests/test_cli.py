@@ -224,6 +224,12 @@ def test_train_that_failed_before_its_plan_leaves_nothing_and_can_be_started_aga
     assert not (tmp_path / "run").exists()  # nothing half-written stays
 
 
+@pytest.mark.parametrize("verb", ["plan", "train"])
+def test_a_folder_of_one_class_is_told_before_any_weights_are_looked_for(tmp_path: Path, verb: str) -> None:
+    folder = put_classes(tmp_path / "photos", {"a": 3})
+    assert "has one class, 'a'" in foldertune(verb, folder, "--weights", "none.safetensors").refused(3)
+
+
 def test_train_notes_where_weights_lie_so_that_another_folder_can_resume(tmp_path: Path) -> None:
     put_classes(tmp_path / "photos", {"a": 3})
     started = api.start(tmp_path / "photos", run=tmp_path / "run", weights="none.safetensors")

@@ -102,8 +102,10 @@ def test_pages_in_browser_axe_finds_no_violation(opened: Opened) -> None:
 
 
 @reports_only
-def test_pages_in_browser_cells_of_the_matrix_open_their_pictures(opened: Opened) -> None:
+def test_pages_in_browser_cells_of_the_matrix_open_their_pictures(opened: Opened, document: Path) -> None:
     cells = opened.page.locator(".matrix td a")
+    if not document.with_name("run.json").exists():  # a real run may have answered everything right
+        assert cells.count() > 0
     for number in range(cells.count()):
         cells.nth(number).click()
         place = opened.page.locator(":target")

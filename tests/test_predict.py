@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import command
 import numpy as np
 import pytest
 from folders import picture_bytes, put
@@ -321,3 +324,19 @@ def test_predict_of_a_folder_imports_no_torch(small_run: Path, tmp_path: Path) -
     assert found[1] == "[] 0\n"
     assert found[3] == "[] 0\n"
     assert "torch" not in found[0]
+
+
+def test_predict_refuses_the_run_of_a_newer_version(small_run: Path, tmp_path: Path, pictures: list[Path]) -> None:
+    """Its files may mean something else, and a wrong answer would look like any other."""
+    newer = tmp_path / "newer"
+    shutil.copytree(small_run, newer)
+    facts = json.loads((newer / "run.json").read_text("utf-8"))
+    (newer / "run.json").write_text(json.dumps({**facts, "schema": 99}), "utf-8")
+    said = command.foldertune("predict", newer, pictures[0]).refused(3)
+    assert said == f"{newer} was written by a newer version (schema 99; this one knows 1). Update foldertune."
+
+
+def test_predict_into_a_file_says_where_it_is(small_run: Path, tmp_path: Path, pictures: list[Path]) -> None:
+    said = command.foldertune("predict", small_run, *pictures[:2], "--engine", "torch", "--output", tmp_path / "a.csv")
+    assert said.code == 0
+    assert f"Written: {tmp_path / 'a.csv'}, 2 files, each with its answer" in said.err

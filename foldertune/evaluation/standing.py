@@ -26,7 +26,7 @@ from foldertune.run import RunFolder, read_json
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LEAST_TIMES = 1.1  # as fast, to be worth anything: timings of one machine differ by as much
+LEAST_TIMES = 1.1  # as fast, to be called faster; a guess
 
 
 @dataclass(frozen=True, slots=True)
