@@ -243,9 +243,10 @@ def test_look_writes_a_patch_that_look_plan_and_train_honour(
     assert after.classes == {"a": 21 - 3, "b": 13 - 1 + 1}
     assert len(by_kind(after)["unreadable"].evidence) == 1 + len(HOSTILE)  # what is left out could be read
     notes = [event.facts["text"] for event in events if event.kind == "note"]
-    num = sum(line.proposed for line in read_patch(path))
+    waiting = sum(line.proposed for line in read_patch(path))
     assert notes == [
-        f"The patch: 3 left out, 1 relabelled; {num} lines wait for a person to take away their ?.", "Pictures of the patch that are not in the folder: 1, such as 'gone.png'.",
+        f"The patch: 3 left out, 1 relabelled; {waiting} lines wait for a person to take away their ?.",
+        "Pictures of the patch that are not in the folder: 1, such as 'gone.png'.",
     ]  # fmt: skip
     assert all(f"--patch {path}" in finding.remedy for finding in after.findings)
     again = tmp_path / "again.csv"
