@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -233,36 +233,32 @@ def held_out_probabilities(
 
     num_rounds: 2 asks once more, a head that has not learned from those that the first one suspects of a wrong label.
     """
-    from foldertune.training.baseline import HeadShape, kept_head
-    from foldertune.training.head import FITTING, Head, fit_head, refit_folds
+    from foldertune.training.baseline import kept_values
+    from foldertune.training.head import FITTING, judge_folds
 
-    num_classes, pictures = len(seen.dataset.classes), seen.dataset.readable
+    shape, pictures = (len(seen.labels), len(seen.dataset.classes)), seen.dataset.readable
 
-    def fit() -> Head:
-        head = fit_head(features, seen.labels, num_classes=num_classes, seed=0, folds=folds)
-        if num_rounds == 1:
-            return head
-        untaught = np.zeros(len(pictures), np.bool_)
-        untaught[[suspect.place for suspect in find_suspects(head.probabilities, seen.labels)]] = True
-        again = refit_folds(
-            features, seen.labels, folds[None], num_classes=num_classes, strength=head.strength, untaught=untaught
-        )
-        return replace(head, probabilities=again[0])
+    def doubted(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+        places = [suspect.place for suspect in find_suspects(probabilities, seen.labels)]
+        return np.isin(np.arange(shape[0]), places)
+
+    def judge() -> NDArray[np.float32]:
+        return judge_folds(
+            features, seen.labels, folds, num_classes=shape[1], doubted=doubted if num_rounds > 1 else None
+        ).ravel()
 
     depends_on = {
         "labels": seen.labels.tolist(),
         "folds": folds.tolist(),
-        "classes": num_classes,
+        "classes": shape[1],
         "rounds": num_rounds,
         "suspecting": SUSPECTING,
     }
-    head = yield from kept_head(
-        fit,
-        shape=HeadShape(len(seen.labels), num_classes, features.shape[1]),
-        key=extraction.key(pictures, kind="head", version=FITTING, **depends_on),
-        cache=extraction.cache,
+    key = extraction.key(pictures, kind="judged", version=FITTING, **depends_on)
+    found = yield from kept_values(
+        judge, num_values=shape[0] * shape[1], dtype=np.float32, key=key, cache=extraction.cache
     )
-    probabilities = head.probabilities.copy()
+    probabilities = found.reshape(shape).copy()
     probabilities[untaught_places(seen.labels, folds)] = np.nan
     return probabilities
 

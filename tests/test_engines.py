@@ -23,6 +23,7 @@ from foldertune.engines.form import Form, Output, form_of
 from foldertune.engines.graph import onnx_graph
 from foldertune.engines.openvino import OpenVinoEngine
 from foldertune.engines.quantize import quantize
+from foldertune.engines.torch import exact
 from foldertune.errors import MissingError, SettingsError
 from foldertune.evaluation.choice import candidates, device_of
 from foldertune.machine import cpu_has_bf16
@@ -210,6 +211,19 @@ def test_engine_on_torch_in_float32_is_not_tf32_and_leaves_what_was_set(allowed_
             TorchEngine(watched, precision=precision).run(pictures(1))
         assert [kind.fp32_precision for kind in kinds] == ["tf32"] * 3
     assert seen == {"float32": ["ieee"] * 3, "bf16": ["tf32"] * 3, "broken": ["ieee"] * 3}
+
+
+def test_engine_on_torch_runs_inside_of_what_is_exact_already(resnet: Network) -> None:
+    engine = make_engine(form_of(resnet, SMALL), engine="torch")
+
+    def run() -> None:
+        with exact():
+            engine.run(pictures(1))
+
+    inside = threading.Thread(target=run, daemon=True)
+    inside.start()
+    inside.join(60)
+    assert not inside.is_alive()
 
 
 def test_engine_called_from_several_threads_mixes_no_answers(resnet: Network) -> None:

@@ -16,7 +16,15 @@ from sklearn.linear_model import LogisticRegression
 
 from foldertune.errors import WorkFailedError
 from foldertune.training import head
-from foldertune.training.head import STRENGTHS, Head, fit_head, logistic_path, principal_axes, stratified_folds
+from foldertune.training.head import (
+    STRENGTHS,
+    Head,
+    fit_head,
+    judge_folds,
+    logistic_path,
+    principal_axes,
+    stratified_folds,
+)
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -236,11 +244,40 @@ def test_fit_head_on_many_compares_strengths_on_two_folds_and_judges_the_chosen_
     assert fitted.log_loss == pytest.approx(reference.log_loss, abs=0.02)
 
 
-def test_fit_head_on_features_that_are_not_finite_refuses() -> None:
+def test_judge_folds_says_of_each_row_what_the_fitted_head_says_out_of_fold() -> None:
+    features, labels = blobs(120, 30, 3)
+    folds = stratified_folds(labels, 5, seed=0)
+    fitted = fit_head(features, labels, num_classes=3, seed=0, folds=folds)
+    np.testing.assert_array_equal(judge_folds(features, labels, folds, num_classes=3), fitted.probabilities)
+
+
+def test_judge_folds_learns_nothing_from_doubted_rows_and_judges_them_too() -> None:
+    features, labels = blobs(150, 30, 3)
+    folds, doubted = stratified_folds(labels, 5, seed=0), np.arange(150) % 7 == 0
+    strength = fit_head(features, labels, num_classes=3, seed=0, folds=folds).strength
+    asked: list[Floats] = []
+
+    def doubts(probabilities: Floats) -> NDArray[np.bool_]:
+        asked.append(probabilities)
+        return doubted
+
+    found = judge_folds(features, labels, folds, num_classes=3, doubted=doubts)
+    np.testing.assert_array_equal(asked[0], judge_folds(features, labels, folds, num_classes=3))
+    x = standard(features)
+    for fold in range(5):
+        taught = (folds != fold) & ~doubted
+        expected = oracle(x[taught], labels[taught], strength).predict_proba(x[folds == fold])
+        np.testing.assert_allclose(found[folds == fold], expected, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "fit", [lambda x, y: fit_head(x, y, num_classes=2, seed=0), lambda x, y: judge_folds(x, y, y, num_classes=2)]
+)
+def test_features_that_are_not_finite_are_refused(fit: Any) -> None:
     features, labels = blobs(20, 5, 2)
     features[3, 2] = np.nan
     with pytest.raises(WorkFailedError, match="not finite"):
-        fit_head(features, labels, num_classes=2, seed=0)
+        fit(features, labels)
 
 
 @pytest.mark.parametrize("shape", [(30, 50), (50, 30), (40, 40)])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from foldertune.records import Progress, Work
 
-COPYING = 1  # raised whenever the same sketches give other pairs
+COPYING = 2  # raised whenever the same pictures give other pairs
 COARSE_PX, FINE_PX = 16, 48
 # Shares of each side that may have been cut off: what a picture is looked for with, and what then decides.
 COARSE_MARGIN, FINE_MARGINS = 0.05, tuple(0.0125 * step for step in range(1, 9))

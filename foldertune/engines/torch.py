@@ -62,7 +62,7 @@ def graph_of(form: Form) -> Graph:
     return Graph(network, form.preprocess, outputs=form.outputs, stage=form.stage)
 
 
-_EXACT = threading.Lock()
+_EXACT = threading.RLock()  # an engine may run inside of what is exact already
 
 
 @contextlib.contextmanager
