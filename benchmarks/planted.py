@@ -70,6 +70,7 @@ def judged(folder: Path, place: Path, given: argparse.Namespace) -> Iterator[tup
     yield folder.name, "nothing", found_in_clean(plant.clean(), given)
     yield folder.name, f"{WRONG_LABELS:.0%} asymmetric wrong labels", found_labels(*plant.wrong_labels(), given)
     yield folder.name, f"{COPIED:.0%} copies, {', '.join(CHANGES)}", kept_together(*plant.copies())
+    yield folder.name, f"{COPIED:.0%} copies under the next class", found_conflicts(*plant.conflicts(), given)
     yield folder.name, f"{LEAKED:.0%} of train copied into test", found_leaks(*plant.leaks())
     for name, change in (("a mark for each class", mark_each), ("a mark of one class", mark_one)):
         yield folder.name, name, first_finding(plant.changed(name, change))
@@ -112,6 +113,20 @@ class Planter:
             if number in chosen:
                 wrong.add(target.relative_to(self.place / "labels").as_posix())
         return self.place / "labels", wrong
+
+    def conflicts(self) -> tuple[Path, list[tuple[str, str]]]:
+        """Some pictures changed under the next class too. Pairs: the right one, the wrong one."""
+        pairs: list[tuple[str, str]] = []
+        top, chosen = self.place / "conflicts", set(self._chosen(COPIED, self.sources))
+        for number, source in enumerate(self.sources):
+            target = self._put("conflicts", source)
+            if number in chosen:
+                label = self.classes[(self.classes.index(source.label) + 1) % len(self.classes)]
+                copy = top / label / f"copy-{len(pairs):04}.jpg"
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                save_changed(source.path, copy, CHANGES[len(pairs) % len(CHANGES)], self.random)
+                pairs.append((relative(target, top), relative(copy, top)))
+        return top, pairs
 
     def copies(self) -> tuple[Path, list[tuple[str, str]]]:
         """Some pictures twice: as they are and changed."""
@@ -216,6 +231,20 @@ def found_labels(folder: Path, wrong: set[str], given: argparse.Namespace) -> st
     count = len(wrong)
     hits = [sum(path in wrong for path in suspects[:most]) for most in (count, 2 * count)]
     return f"recall {hits[1] / count:.2f} among the first {2 * count}, {hits[0] / count:.2f} among the first {count}; {len(suspects)} named"
+
+
+def found_conflicts(folder: Path, pairs: list[tuple[str, str]], given: argparse.Namespace) -> str:
+    import foldertune
+
+    found = foldertune.look(folder, weights=str(given.weights)).findings
+    rows = [row for each in found if each.kind == "label_conflict" for row in each.evidence]
+    right_of = {frozenset(pair): Path(pair[0]).parts[0] for pair in pairs}
+    known = [(row.suggested, right_of[pair]) for row in rows if (pair := frozenset((row.path, row.other))) in right_of]
+    taken = [side == right for side, right in known if side]
+    share = sum(taken) / max(1, len(taken))
+    return (
+        f"{len(known)} of {len(pairs)} found; a side taken in {len(taken)}, the right one in {sum(taken)} ({share:.1%})"
+    )
 
 
 def kept_together(folder: Path, pairs: list[tuple[str, str]]) -> str:

@@ -21,7 +21,7 @@ from foldertune.diagnosis.copies import copy_findings
 from foldertune.diagnosis.files import Seen, file_findings
 from foldertune.diagnosis.findings import Asked, by_importance
 from foldertune.diagnosis.framing import framing_findings, is_lossy
-from foldertune.diagnosis.labels import find_suspects, outlier_findings, suspect_findings
+from foldertune.diagnosis.labels import find_suspects, outlier_findings, suspect_findings, with_sides
 from foldertune.diagnosis.shortcuts import Appearances, shortcut_findings
 from foldertune.errors import MissingError, SettingsError
 from foldertune.examination import Journey, Kin, look
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 # What takes a pretrained network, as it is called where there is none.
 NEEDS_WEIGHTS = ("label_suspect", "outlier", "augmentation_conflict", "random_split")
 NUM_FOLDS = 5
+# Of so many pictures the network sees smaller ones, unless a size was asked for: half of the time, and as many wrong labels found
+# (docs/log.md).
+LARGE_SET, SMALLER_PX = 5_000, 160
 _BATCH = 16
 # Raised whenever the same pictures give other answers: what is kept of earlier versions is then found anew.
 TRYING, SUSPECTING = 1, 1
@@ -83,10 +86,15 @@ def inspect(wish: Wish, patch_file: Path | None = None) -> Journey[Examination]:
     found = list(plain_findings(seen, as_wished(preprocess, wish)))
     if weights is not None:
         machine = find_machine(wish.settings.get("device", "auto"))
-        values = decide(situation_of(looked.dataset, machine, weights.preprocess), wish.settings).values()
+        settings = wish.settings
+        if sees_smaller(wish, weights.preprocess, len(looked.dataset.readable)):
+            settings = {**settings, "image_size": SMALLER_PX}
+            yield event("note", text=_smaller_note(len(looked.dataset.readable), weights.preprocess.image_size))
+        values = decide(situation_of(looked.dataset, machine, weights.preprocess), settings).values()
         bench = open_bench(values, weights, looked.dataset, machine)
         found = [each for each in found if each.kind != "crop_loss"]
-        found += yield from network_findings(seen, bench, changes=True)
+        told, probabilities = yield from network_findings(seen, bench, changes=True)
+        found = [*sided(seen, found, probabilities), *told]
     left_out = () if weights else tuple(f"{kind}: {missing}" for kind in NEEDS_WEIGHTS)
     examination = examination_of(looked.dataset, found, left_out)
     if patch_file is not None:
@@ -146,6 +154,18 @@ def as_wished(preprocess: Preprocess, wish: Wish) -> Preprocess:
     return preprocess.with_changes(**{name: wish.settings[name] for name in names if name in wish.settings})  # type: ignore[literal-required]
 
 
+def sees_smaller(wish: Wish, preprocess: Preprocess, num_pictures: int) -> bool:
+    """Whether the network looks at smaller pictures than those it was made for."""
+    return num_pictures >= LARGE_SET and preprocess.image_size > SMALLER_PX and "image_size" not in wish.settings
+
+
+def _smaller_note(num_pictures: int, own_px: int) -> str:
+    return (
+        f"The network looks at the {num_pictures:,} pictures at {SMALLER_PX} px, in half of the time. Training takes {own_px} px: with "
+        f"--image-size {own_px} look does too, and training finds the features that it made."
+    )
+
+
 def inspected(dataset: Dataset, kin: Kin, *, asked: Asked) -> Inspected:
     """What findings are made from."""
     pictures = dataset.readable
@@ -176,8 +196,13 @@ def plain_findings(seen: Inspected, preprocess: Preprocess) -> Iterator[Finding]
 # ------------------------------------------------------------------------------------------------- with a pretrained network
 
 
-def network_findings(seen: Inspected, bench: Bench, *, changes: bool) -> Journey[list[Finding]]:
-    """Every finding that takes a pretrained network.   changes: also what has to be computed on changed pictures."""
+def network_findings(
+    seen: Inspected, bench: Bench, *, changes: bool
+) -> Journey[tuple[list[Finding], NDArray[np.float32]]]:
+    """Every finding that takes a pretrained network, and (N, K) what a head out of fold says of each picture.
+
+    changes: also what has to be computed on changed pictures.
+    """
     dataset, cache = seen.dataset, cache_folder()
     pictures, extraction = dataset.readable, bench.extraction(cache)
     packed = yield from pack_pictures(dataset.folder, pictures, bench.preprocess, cache=cache, workers=num_cores())
@@ -194,7 +219,12 @@ def network_findings(seen: Inspected, bench: Bench, *, changes: bool) -> Journey
         found += conflict_findings(chosen, conflicts, classes=dataset.classes, asked=seen.asked)
         gains = (yield from tried_fits(seen, bench, extraction)) if is_lossy(pictures, bench.preprocess) else None
         found += framing_findings(pictures, bench.preprocess, gains=gains, asked=seen.asked)
-    return found
+    return found, probabilities
+
+
+def sided(seen: Inspected, found: Sequence[Finding], probabilities: NDArray[np.float32]) -> list[Finding]:
+    """What was found without a network, with what that network decides of it."""
+    return with_sides(found, seen.dataset.readable, probabilities, classes=seen.dataset.classes)
 
 
 def tried_split(seen: Inspected, features: NDArray[np.float32], extraction: Extraction) -> Journey[list[Finding]]:

@@ -32,6 +32,7 @@ from foldertune.inspection import (
     inspected,
     network_findings,
     plain_findings,
+    sided,
 )
 from foldertune.machine import find_machine, keep_freed_memory, num_cores
 from foldertune.notes import find_note, keep_note
@@ -182,11 +183,12 @@ def find_faults(run: RunFolder, wish: Wish, bench: Bench, looked: Looked) -> Jou
     if run.look.exists():
         return
     seen = inspected(looked.dataset, looked.kin, asked=asked_of(wish))
-    plain = plain_findings(seen, bench.preprocess)
+    plain = list(plain_findings(seen, bench.preprocess))
     with_network: list[Finding] = []
     left_out = [f"{kind}: random weights see nothing." for kind in NEEDS_WEIGHTS]
     if bench.weights.path is not None:
-        with_network, left_out = (yield from network_findings(seen, bench, changes=False)), []
+        with_network, probabilities = yield from network_findings(seen, bench, changes=False)
+        plain, left_out = sided(seen, plain, probabilities), []
     yield found_event(by_importance(with_network))
     write_json(run.look, examination_of(looked.dataset, [*plain, *with_network], left_out))
 

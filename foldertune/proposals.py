@@ -50,6 +50,8 @@ def _lines(finding: Finding, pictures: Mapping[str, Picture], groups: Groups) ->
             yield from _leaking_group(row, pictures, groups)
         elif finding.kind == "label_conflict":
             for path in (row.path, row.other):
+                if pictures[path].label == row.suggested:
+                    continue
                 yield _line("exclude", pictures[path], f"one picture, two classes: {row.note}", proposed=True)
         elif finding.kind in _DOUBTFUL:
             yield _line("exclude", pictures[row.path], f"{finding.kind}: {row.note}", proposed=True)

@@ -181,7 +181,7 @@ def _found(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _weights(facts: Mapping[str, Any]) -> list[str]:
-    licence = f" ({facts['licence']})" if facts["licence"] else ""
+    licence = f" (licence: {facts['licence']})" if facts["licence"] else ""
     return [f"Weights: {facts['source']}{licence}", *(f"Note: {text}" for text in facts["assumed"])]
 
 

@@ -25,7 +25,9 @@ from foldertune.diagnosis.labels import (
     neighbour_distances,
     outlier_findings,
     suspect_findings,
+    with_sides,
 )
+from foldertune.records import Evidence, Finding, Picture
 
 ASKED = Asked(Path("photos"))
 
@@ -193,3 +195,28 @@ def test_outlier_findings_of_too_few_or_of_alike_pictures_are_none() -> None:
     assert list(outlier_findings(invented_pictures({"a": 20}), features[:20], asked=ASKED)) == []
     same = np.ones((50, 8), np.float32)
     assert list(outlier_findings(invented_pictures({"a": 50}), same, asked=ASKED)) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "side"),
+    [
+        ([[0.9, 0.05, 0.05], [0.8, 0.1, 0.1]], "a"),
+        ([[0.1, 0.5, 0.4], [0.0, 0.6, 0.4]], "b"),  # of the two classes, whatever a third one has
+        ([[0.7, 0.3, 0.0], [0.6, 0.4, 0.0]], ""),
+        ([[np.nan] * 3, [0.9, 0.1, 0.0]], ""),
+        ([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]], ""),
+    ],
+    ids=["first", "second", "unsure", "judged by nobody", "a third class"],
+)
+def test_with_sides_says_for_which_of_two_classes_the_network_takes_a_picture(
+    said: list[list[float]], side: str
+) -> None:
+    pictures = [Picture(0, "a/0.png", "a"), Picture(1, "b/1.png", "b")]
+    row = Evidence("a/0.png", 0.9, "a and b: mirrored", other="b/1.png", label="a")
+    conflict = Finding("label_conflict", "1 pair.", "warning", 0.9, (row,), "mend")
+    other = Finding("near_duplicate", "1 pair.", "note", 0.9, (row,), "mend")
+    found, same = with_sides([conflict, other], pictures, np.array(said), classes=("a", "b", "c"))
+    (told,) = found.evidence
+    assert (told.suggested, told.note) == (side, "a and b: mirrored" + (f"; looks like {side}" if side else ""))
+    assert found.sentence == "1 pair. The network takes " + ("a side in 1 of them." if side else "no side.")
+    assert same == other

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shlex
 import shutil
 import time
@@ -21,7 +22,7 @@ from PIL import ImageOps
 from test_duplicates import cropped, photograph
 
 import foldertune
-from foldertune import api, cli, examination
+from foldertune import api, bench, cli, examination, inspection
 from foldertune.data import folder as data_folder
 from foldertune.data import looks
 from foldertune.data import pack as data_pack
@@ -166,6 +167,34 @@ def test_look_with_weights_leaves_nothing_out_tells_its_stages_and_finds_the_sam
         f for f in first.findings if f.kind != "unreadable"
     ]
     assert "changes" not in stages
+
+
+@pytest.mark.parametrize(
+    ("least", "given", "side"),
+    [(10, {}, 32), (10_000, {}, 224), (10, {"image_size": 64}, 64)],
+    ids=["large", "small", "asked"],
+)
+def test_look_of_many_pictures_sees_them_smaller_and_says_so_unless_a_size_was_asked_for(
+    least: int, given: dict[str, Any], side: int, faulty: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "LARGE_SET", least)
+    monkeypatch.setattr(inspection, "SMALLER_PX", 32)
+    opened: list[int] = []
+
+    def open_bench(*arguments: Any) -> Any:
+        made = bench.open_bench(*arguments)
+        opened.append(made.preprocess.image_size)
+        return made
+
+    monkeypatch.setattr(inspection, "open_bench", open_bench)
+    settings = {**QUICK, "image_size": None, **given}
+    told = list(api.looking(faulty, weights=str(weights), **settings))
+    notes = [each.facts["text"] for each in told if isinstance(each, Event) and each.kind == "note"]
+    assert opened == [side]
+    assert [re.fullmatch(r"The network looks at the 3\d pictures at 32 px.*", text) is not None for text in notes] == [
+        True
+    ] * (side == 32)
+    assert not notes or "with --image-size 224 look does too" in notes[0]
 
 
 @pytest.mark.parametrize(
