@@ -1,10 +1,10 @@
 """Does `foldertune diagnose` name what is wrong with a run first, and is it silent about healthy runs?
 
 Breaks short runs in known ways on pictures of FOLDER (clothes, seedlings, ...; each with train/CLASS/), trains healthy ones beside them,
-and diagnoses each from its run folder alone. Seeds below 100 are those on which the rules were written, from 100 on those on which they
+and diagnoses each from its run folder alone. Seeds below 102 are those on which the rules were written, from 102 on those on which they
 are judged; a seed draws the classes, the pictures and the order of learning. Runs that are there already are only diagnosed anew.
 
-usage: python benchmarks/diagnosis.py FOLDER [FOLDER ...] --weights resnet50.safetensors [--seeds 100 101] [--only WORD]
+usage: python benchmarks/diagnosis.py FOLDER [FOLDER ...] --weights resnet50.safetensors [--seeds 102 103] [--only WORD]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tables import cell, load_now, page, parser_of, publish
 
 ALARMING = ("serious", "warning")
 HEALTHY = "healthy"
-FIRST_JUDGED = 100
+FIRST_JUDGED = 102
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,9 +285,11 @@ def held_out_probabilities(
         "suspecting": SUSPECTING,
     }
     key = extraction.key(pictures, kind="judged", version=FITTING, **depends_on)
+    yield Progress("labels", 0, shape[0])
     found = yield from kept_values(
         judge, num_values=shape[0] * shape[1], dtype=np.float32, key=key, cache=extraction.cache
     )
+    yield Progress("labels", shape[0], shape[0])
     probabilities = found.reshape(shape).copy()
     probabilities[untaught_places(seen.labels, folds)] = np.nan
     return probabilities

@@ -18,6 +18,7 @@ _STAGES = {
     "copies": "Looking for copies",
     "decode": "Preparing the pictures",
     "features": "Features of the frozen network",
+    "labels": "Judging the labels",
     "activations": "Activations of the frozen layers",
     "train": "Fine-tuning",
     "evaluate": "Evaluating",

@@ -168,7 +168,11 @@ def test_every_kind_of_a_run_has_a_rule_that_a_broken_run_here_meets() -> None:
         ),  # a run of an earlier version
         case(labels={**LABELS, "num_contradicted": 40, "mean_place": 0.02}),  # alike classes, no wrong labels
         case(labels={**LABELS, "num_contradicted": 60, "mean_place": 0.24, "accuracy": 0.6}),  # a hard set
+        case(labels={**LABELS, "num_contradicted": 50, "mean_place": 0.4, "accuracy": 0.6}),  # wrong where it is unsure
         case(history=BY_HEART[:3], plan={"epochs": 3}),  # learned well, and stopped in time
+        case(  # learned by heart, but validation is not far below
+            history=tuple(dataclasses.replace(each, val_accuracy=0.9) for each in BY_HEART), plan={"epochs": 6}
+        ),
         case(
             inputs={
                 "num_pictures": 48,

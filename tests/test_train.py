@@ -122,8 +122,8 @@ def test_train_again_with_other_settings_measures_and_prepares_nothing_again(
     again = foldertune.train(photographs, run=place / "third", **other)
     assert entries() == before
     assert {name.partition("-")[0] for name in before} == {
-        "pictures", "canvases", "features", "head", "stock", "glances", "copies", "looks", "decoding", "survey", "probe", "trials",
-        "inputs",
+        "pictures", "canvases", "features", "head", "judged", "stock", "glances", "copies", "looks", "decoding", "survey", "probe",
+        "trials", "inputs",
     }  # fmt: skip
     assert read(again.path / "run.json")["probe"] == read(place / "second" / "run.json")["probe"]
     assert again.plan["learning_rate"] == 2e-4
