@@ -42,7 +42,10 @@ def main() -> None:
     given, further = parser.parse_known_args()
     settings = settings_of(further)
     load = load_now()
-    sections = [section(folder, given, settings) for folder in given.folders]
+    found = [section(folder, given, settings) for folder in given.folders]
+    sections = [text for text, _ in found]
+    if len(found) > 1:
+        sections.append(f"## All sets\n\n{HEAD}\n" + "\n".join(together([rows for _, rows in found])))
     text = page_of("Two trainings of one network, compared", sections, arguments=sys.argv, load=load)
     publish("compare", text, write=not given.no_page)
 
@@ -53,7 +56,17 @@ def settings_of(flags: Sequence[str]) -> dict[str, Any]:
     return {name: int(value) if value.isdigit() else value for name, value in zip(names, flags[1::2], strict=True)}
 
 
-def section(folder: Path, given: argparse.Namespace, settings: Mapping[str, Any]) -> str:
+# A way to compare, and of each pair whether it is called equal and how wide its interval is.
+Row = tuple[str, list[tuple[bool, float]]]
+
+
+def together(sets: Sequence[Sequence[Row]]) -> Iterator[str]:
+    """The lines of all sets in one."""
+    for rows in zip(*sets, strict=True):
+        yield _line(rows[0][0], [pair for _, pairs in rows for pair in pairs])
+
+
+def section(folder: Path, given: argparse.Namespace, settings: Mapping[str, Any]) -> tuple[str, list[Row]]:
     """All trainings of one set, and every two of them."""
     from foldertune.comparing import comparing
     from foldertune.terminal import show
@@ -73,19 +86,22 @@ def section(folder: Path, given: argparse.Namespace, settings: Mapping[str, Any]
     kept = ", ".join(f"{kind} {only.kept.count(kind)}" for kind in sorted(set(only.kept)))
     spread = float(np.std(only.accuracies, ddof=1))
     rows = list(table(rights, answers[0].groups))
-    return "\n\n".join(
+    chance = 2 * spread**2 / (disagreement(rights) / rights.shape[1])
+    told = "\n\n".join(
         [
             f"## {folder.name}",
             f"{rights.shape[1]} test pictures, {len(rights)} trainings; kept: {kept}. Accuracy "
             f"{100 * min(only.accuracies):.1f} to {100 * max(only.accuracies):.1f} %, standard deviation {100 * spread:.2f} points; two of "
-            f"them differ in {100 * disagreement(rights):.1f} % of the pictures.",
-            "\n".join([HEAD, *rows]),
+            f"them differ in {100 * disagreement(rights):.1f} % of the pictures. The chance of training has {chance:.1f} times the "
+            "variance that the pictures leave open.",
+            "\n".join([HEAD, *(_line(*row) for row in rows)]),
         ]
     )
+    return told, rows
 
 
-def table(rights: NDArray[np.bool_], groups: NDArray[np.int64]) -> Iterator[str]:
-    """One line for each way to compare. rights: (R, N)."""
+def table(rights: NDArray[np.bool_], groups: NDArray[np.int64]) -> Iterator[Row]:
+    """Every pair in each way to compare. rights: (R, N)."""
     numbers = range(len(rights))
     singles = list(combinations(numbers, 2))
     plain = []
@@ -93,15 +109,15 @@ def table(rights: NDArray[np.bool_], groups: NDArray[np.int64]) -> Iterator[str]
         ups, downs = int((rights[one] & ~rights[other]).sum()), int((rights[other] & ~rights[one]).sum())
         found = paired_share_difference(ups, downs, rights.shape[1])
         plain.append((found.low <= 0 <= found.high, found.high - found.low))
-    yield _row("two trainings, by the pictures alone (what `compare` does not do)", plain)
+    yield ("two trainings, by the pictures alone (what `compare` does not do)", plain)
     once = [compare_rights(("a", rights[[one]]), ("b", rights[[other]]), groups) for one, other in singles]
-    yield _row(
+    yield (
         f"two trainings, as `compare` does (the chance of training taken as {TRAINING_SHARE:g} times that of the pictures)",
         [(not pair.shown, pair.difference.high - pair.difference.low) for pair in once],
     )
     twos = [(one, other) for one in singles for other in singles if one < other and not set(one) & set(other)]
     two = [compare_rights(("a", rights[list(one)]), ("b", rights[list(other)]), groups) for one, other in twos]
-    yield _row(
+    yield (
         "two against two others, as with --repeats 2",
         [(not pair.shown, pair.difference.high - pair.difference.low) for pair in two],
     )
@@ -112,7 +128,7 @@ def disagreement(rights: NDArray[np.bool_]) -> float:
     return float(np.mean([(rights[one] ^ rights[other]).mean() for one, other in combinations(range(len(rights)), 2)]))
 
 
-def _row(name: str, found: list[tuple[bool, float]]) -> str:
+def _line(name: str, found: list[tuple[bool, float]]) -> str:
     if not found:
         return f"| {name} | 0 | - | - |"
     equal = sum(same for same, _ in found) / len(found)
