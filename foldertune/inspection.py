@@ -14,6 +14,7 @@ from foldertune.cache import cache_folder
 from foldertune.data.patch import is_left_out, refuse_existing, refuse_inside, write_patch
 from foldertune.data.pictures import pack_pictures
 from foldertune.data.split import fold_of_units, units
+from foldertune.data.stock import kept_values
 from foldertune.diagnosis.balance import balance_findings
 from foldertune.diagnosis.changes import Conflict, conflict_findings, find_conflicts
 from foldertune.diagnosis.claims import LEAST_RELATED, claim_findings
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 # What takes a pretrained network, as it is called where there is none.
 NEEDS_WEIGHTS = ("label_suspect", "outlier", "augmentation_conflict", "random_split")
 NUM_FOLDS = 5
-# Of so many pictures the network sees smaller ones, unless a size was asked for: half of the time, and as many wrong labels found
-# (docs/log.md).
+# So many pictures the network sees smaller, unless a size was asked for: half of the time at nearly as many wrong labels found
+# (docs/log.md). Where it begins is a guess: 5,000 pictures of 224 px take about two minutes on two cores.
 LARGE_SET, SMALLER_PX = 5_000, 160
 _BATCH = 16
 # Raised whenever the same pictures give other answers: what is kept of earlier versions is then found anew.
@@ -93,8 +94,8 @@ def inspect(wish: Wish, patch_file: Path | None = None) -> Journey[Examination]:
         values = decide(situation_of(looked.dataset, machine, weights.preprocess), settings).values()
         bench = open_bench(values, weights, looked.dataset, machine)
         found = [each for each in found if each.kind != "crop_loss"]
-        told, probabilities = yield from network_findings(seen, bench, changes=True)
-        found = [*sided(seen, found, probabilities), *told]
+        seen_by_network, probabilities = yield from network_findings(seen, bench, changes=True)
+        found = [*take_sides(seen, found, probabilities), *seen_by_network]
     left_out = () if weights else tuple(f"{kind}: {missing}" for kind in NEEDS_WEIGHTS)
     examination = examination_of(looked.dataset, found, left_out)
     if patch_file is not None:
@@ -161,8 +162,8 @@ def sees_smaller(wish: Wish, preprocess: Preprocess, num_pictures: int) -> bool:
 
 def _smaller_note(num_pictures: int, own_px: int) -> str:
     return (
-        f"The network looks at the {num_pictures:,} pictures at {SMALLER_PX} px, in half of the time. Training takes {own_px} px: with "
-        f"--image-size {own_px} look does too, and training finds the features that it made."
+        f"The network looks at the {num_pictures:,} pictures at {SMALLER_PX} px, which takes {(SMALLER_PX / own_px) ** 2:.0%} of the "
+        f"time. Training takes {own_px} px: with --image-size {own_px} look does too, and training finds the features that it made."
     )
 
 
@@ -222,7 +223,7 @@ def network_findings(
     return found, probabilities
 
 
-def sided(seen: Inspected, found: Sequence[Finding], probabilities: NDArray[np.float32]) -> list[Finding]:
+def take_sides(seen: Inspected, found: Sequence[Finding], probabilities: NDArray[np.float32]) -> list[Finding]:
     """What was found without a network, with what that network decides of it."""
     return with_sides(found, seen.dataset.readable, probabilities, classes=seen.dataset.classes)
 
@@ -263,34 +264,34 @@ def held_out_probabilities(
 
     num_rounds: 2 asks once more, a head that has not learned from those that the first one suspects of a wrong label.
     """
-    from foldertune.training.baseline import kept_values
-    from foldertune.training.head import FITTING, judge_folds
+    from foldertune.training.head import FITTING, judge_again, judge_folds, rows_of
 
-    shape, pictures = (len(seen.labels), len(seen.dataset.classes)), seen.dataset.readable
-
-    def doubted(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
-        places = [suspect.place for suspect in find_suspects(probabilities, seen.labels)]
-        return np.isin(np.arange(shape[0]), places)
+    pictures = seen.dataset.readable
+    num_pictures, num_classes = len(pictures), len(seen.dataset.classes)
 
     def judge() -> NDArray[np.float32]:
-        return judge_folds(
-            features, seen.labels, folds, num_classes=shape[1], doubted=doubted if num_rounds > 1 else None
-        ).ravel()
+        rows = rows_of(features, seen.labels, num_classes=num_classes)
+        first = judge_folds(rows, folds)
+        if num_rounds == 1:
+            return first.probabilities
+        doubted = np.zeros(num_pictures, np.bool_)
+        doubted[[suspect.place for suspect in find_suspects(first.probabilities, seen.labels)]] = True
+        return judge_again(rows, folds, strength=first.strength, untaught=doubted)
 
     depends_on = {
         "labels": seen.labels.tolist(),
         "folds": folds.tolist(),
-        "classes": shape[1],
+        "classes": num_classes,
         "rounds": num_rounds,
         "suspecting": SUSPECTING,
     }
     key = extraction.key(pictures, kind="judged", version=FITTING, **depends_on)
-    yield Progress("labels", 0, shape[0])
+    yield Progress("labels", 0, num_pictures)
     found = yield from kept_values(
-        judge, num_values=shape[0] * shape[1], dtype=np.float32, key=key, cache=extraction.cache
+        judge, shape=(num_pictures, num_classes), dtype=np.float32, key=key, cache=extraction.cache
     )
-    yield Progress("labels", shape[0], shape[0])
-    probabilities = found.reshape(shape).copy()
+    yield Progress("labels", num_pictures, num_pictures)
+    probabilities: NDArray[np.float32] = found.copy()
     probabilities[untaught_places(seen.labels, folds)] = np.nan
     return probabilities
 

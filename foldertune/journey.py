@@ -32,7 +32,7 @@ from foldertune.inspection import (
     inspected,
     network_findings,
     plain_findings,
-    sided,
+    take_sides,
 )
 from foldertune.machine import find_machine, keep_freed_memory, num_cores
 from foldertune.notes import find_note, keep_note
@@ -188,7 +188,7 @@ def find_faults(run: RunFolder, wish: Wish, bench: Bench, looked: Looked) -> Jou
     left_out = [f"{kind}: random weights see nothing." for kind in NEEDS_WEIGHTS]
     if bench.weights.path is not None:
         with_network, probabilities = yield from network_findings(seen, bench, changes=False)
-        plain, left_out = sided(seen, plain, probabilities), []
+        plain, left_out = take_sides(seen, plain, probabilities), []
     yield found_event(by_importance(with_network))
     write_json(run.look, examination_of(looked.dataset, [*plain, *with_network], left_out))
 

@@ -213,17 +213,26 @@ def test_engine_on_torch_in_float32_is_not_tf32_and_leaves_what_was_set(allowed_
     assert seen == {"float32": ["ieee"] * 3, "bf16": ["tf32"] * 3, "broken": ["ieee"] * 3}
 
 
-def test_engine_on_torch_runs_inside_of_what_is_exact_already(resnet: Network) -> None:
-    engine = make_engine(form_of(resnet, SMALL), engine="torch")
+def test_engine_on_torch_runs_inside_of_what_is_exact_already_and_beside_other_threads(
+    resnet: Network, allowed_tf32: list[Any]
+) -> None:
+    engine, given = make_engine(form_of(resnet, SMALL), engine="torch"), pictures(1)
+    expected, found = engine.run(given), list[NDArray[np.float32]]()
 
-    def run() -> None:
-        with exact():
-            engine.run(pictures(1))
+    def run(inside: bool) -> None:
+        for _ in range(10):
+            with exact() if inside else contextlib.nullcontext():
+                found.append(engine.run(given))
 
-    inside = threading.Thread(target=run, daemon=True)
-    inside.start()
-    inside.join(60)
-    assert not inside.is_alive()
+    threads = [threading.Thread(target=run, args=(inside,), daemon=True) for inside in (True, False, True, False)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(found) == 40
+    assert all(np.array_equal(answer, expected) for answer in found)
+    assert [kind.fp32_precision for kind in allowed_tf32] == ["tf32"] * len(allowed_tf32)
 
 
 def test_engine_called_from_several_threads_mixes_no_answers(resnet: Network) -> None:

@@ -20,9 +20,11 @@ from foldertune.training.head import (
     STRENGTHS,
     Head,
     fit_head,
+    judge_again,
     judge_folds,
     logistic_path,
     principal_axes,
+    rows_of,
     stratified_folds,
 )
 
@@ -248,30 +250,27 @@ def test_judge_folds_says_of_each_row_what_the_fitted_head_says_out_of_fold() ->
     features, labels = blobs(120, 30, 3)
     folds = stratified_folds(labels, 5, seed=0)
     fitted = fit_head(features, labels, num_classes=3, seed=0, folds=folds)
-    np.testing.assert_array_equal(judge_folds(features, labels, folds, num_classes=3), fitted.probabilities)
+    judged = judge_folds(rows_of(features, labels, num_classes=3), folds)
+    np.testing.assert_array_equal(judged.probabilities, fitted.probabilities)
+    assert judged.strength == fitted.strength
 
 
-def test_judge_folds_learns_nothing_from_doubted_rows_and_judges_them_too() -> None:
+@pytest.mark.parametrize("some", [True, False], ids=["some untaught", "all taught"])
+def test_judge_again_learns_nothing_from_untaught_rows_and_judges_them_too(some: bool) -> None:
     features, labels = blobs(150, 30, 3)
-    folds, doubted = stratified_folds(labels, 5, seed=0), np.arange(150) % 7 == 0
-    strength = fit_head(features, labels, num_classes=3, seed=0, folds=folds).strength
-    asked: list[Floats] = []
-
-    def doubts(probabilities: Floats) -> Any:
-        asked.append(probabilities)
-        return doubted
-
-    found = judge_folds(features, labels, folds, num_classes=3, doubted=doubts)
-    np.testing.assert_array_equal(asked[0], judge_folds(features, labels, folds, num_classes=3))
+    folds, untaught = stratified_folds(labels, 5, seed=0), (np.arange(150) % 7 == 0) & some
+    found = judge_again(
+        rows_of(features, labels, num_classes=3), folds, strength=0.01, untaught=untaught if some else None
+    )
     x = standard(features)
     for fold in range(5):
-        taught = (folds != fold) & ~doubted
-        expected = oracle(x[taught], labels[taught], strength).predict_proba(x[folds == fold])
+        taught = (folds != fold) & ~untaught
+        expected = oracle(x[taught], labels[taught], 0.01).predict_proba(x[folds == fold])
         np.testing.assert_allclose(found[folds == fold], expected, atol=0.01)
 
 
 @pytest.mark.parametrize(
-    "fit", [lambda x, y: fit_head(x, y, num_classes=2, seed=0), lambda x, y: judge_folds(x, y, y, num_classes=2)]
+    "fit", [lambda x, y: fit_head(x, y, num_classes=2, seed=0), lambda x, y: rows_of(x, y, num_classes=2)]
 )
 def test_features_that_are_not_finite_are_refused(fit: Any) -> None:
     features, labels = blobs(20, 5, 2)

@@ -201,10 +201,10 @@ def test_outlier_findings_of_too_few_or_of_alike_pictures_are_none() -> None:
     ("said", "side"),
     [
         ([[0.9, 0.05, 0.05], [0.8, 0.1, 0.1]], "a"),
-        ([[0.1, 0.5, 0.4], [0.0, 0.6, 0.4]], "b"),  # of the two classes, whatever a third one has
+        ([[0.1, 0.5, 0.4], [0.0, 0.6, 0.4]], "b"),
         ([[0.7, 0.3, 0.0], [0.6, 0.4, 0.0]], ""),
         ([[np.nan] * 3, [0.9, 0.1, 0.0]], ""),
-        ([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]], ""),
+        ([[0.04, 0.001, 0.959], [0.0, 0.0, 1.0]], ""),
     ],
     ids=["first", "second", "unsure", "judged by nobody", "a third class"],
 )
@@ -218,5 +218,21 @@ def test_with_sides_says_for_which_of_two_classes_the_network_takes_a_picture(
     found, same = with_sides([conflict, other], pictures, np.array(said), classes=("a", "b", "c"))
     (told,) = found.evidence
     assert (told.suggested, told.note) == (side, "a and b: mirrored" + (f"; looks like {side}" if side else ""))
-    assert found.sentence == "1 pair. The network takes " + ("a side in 1 of them." if side else "no side.")
+    assert found.sentence == f"1 pair. The network takes {'a' if side else 'no'} side."
     assert same == other
+
+
+def test_with_sides_counts_the_pairs_of_which_the_network_is_sure() -> None:
+    pictures = [Picture(row, f"{label}/{row}.png", label) for row, label in enumerate("aab")]
+    rows = tuple(Evidence(pictures[row].path, 0.9, "a and b", other=pictures[2].path) for row in (0, 1))
+    said = np.array([[0.9, 0.1], [0.0, 1.0], [0.5, 0.5]])
+    (found,) = with_sides(
+        [Finding("label_conflict", "2 pairs.", "serious", 0.9, rows, "mend")], pictures, said, classes=("a", "b")
+    )
+    assert [row.suggested for row in found.evidence] == ["", ""]
+    said[2] = (1.0, 0.0)
+    (found,) = with_sides(
+        [Finding("label_conflict", "2 pairs.", "serious", 0.9, rows, "mend")], pictures, said, classes=("a", "b")
+    )
+    assert [row.suggested for row in found.evidence] == ["a", ""]
+    assert found.sentence == "2 pairs. The network takes a side in 1 of them."

@@ -124,6 +124,8 @@ BROKEN: list[tuple[str, Case]] = [
     ("augmentation_too_strong", case(
         history=epochs([1.1, 0.9, 0.85, 0.8], [0.5, 0.6, 0.62, 0.65], [(0.4, 0.87)] * 4), plan={"augmentation": "heavy"})),
     ("label_noise", case(labels={**LABELS, "num_contradicted": 90, "mean_place": 0.5, "accuracy": 0.6})),
+    ("label_noise", case(labels={**LABELS, "num_sure": 32, "num_contradicted": 15, "mean_place": 0.28, "accuracy": 0.54})),
+    ("label_noise", case(labels={**LABELS, "num_sure": 60, "num_contradicted": 24, "mean_place": None, "accuracy": 0.6})),
     ("wrong_normalisation", case(inputs={"num_pictures": 48, "scales": {**SCALES, "given": -3.5}, "order_t": -1.0})),
     ("wrong_normalisation", case(inputs={"num_pictures": 48, "scales": SCALES, "order_t": 5.0})),
     ("validation_leaked", case(copies=tuple(Copy(f"t{n}", f"v{n}", "val", True) for n in range(40)), uncopied_accuracy=0.8)),
@@ -169,6 +171,9 @@ def test_every_kind_of_a_run_has_a_rule_that_a_broken_run_here_meets() -> None:
         case(labels={**LABELS, "num_contradicted": 40, "mean_place": 0.02}),  # alike classes, no wrong labels
         case(labels={**LABELS, "num_contradicted": 60, "mean_place": 0.24, "accuracy": 0.6}),  # a hard set
         case(labels={**LABELS, "num_contradicted": 50, "mean_place": 0.4, "accuracy": 0.6}),  # wrong where it is unsure
+        case(
+            labels={**LABELS, "num_sure": 60, "num_contradicted": 6, "mean_place": None, "accuracy": 0.9}
+        ),  # two classes
         case(history=BY_HEART[:3], plan={"epochs": 3}),  # learned well, and stopped in time
         case(  # learned by heart, but validation is not far below
             history=tuple(dataclasses.replace(each, val_accuracy=0.9) for each in BY_HEART), plan={"epochs": 6}

@@ -102,8 +102,12 @@ def test_propose_for_a_conflict_shows_both_and_decides_nothing() -> None:
 def test_propose_for_a_conflict_in_which_the_network_takes_a_side_shows_the_other_one() -> None:
     dataset = dataset_of(pictures_of("train", "train", labels="ab"))
     row = Evidence("a/0.png", 0.9, "a and b: mirrored; looks like a", other="b/1.png", label="a", suggested="a")
-    lines = propose(dataset, [finding("label_conflict", row)])
-    assert told(lines) == [("?exclude", "b/1.png", "one picture, two classes: a and b: mirrored; looks like a")]
+    suspect = finding("label_suspect", Evidence("b/1.png", 0.9, "97% a", label="b", suggested="a"))
+    for findings in ([finding("label_conflict", row), suspect], [suspect, finding("label_conflict", row)]):
+        # Not relabelled as well: the class that it belongs to has the picture, and both lines together would be refused.
+        assert told(propose(dataset, findings)) == [
+            ("?exclude", "b/1.png", "one picture, two classes: a and b: mirrored; looks like a")
+        ]
 
 
 def test_propose_for_pictures_that_show_nothing_waits() -> None:

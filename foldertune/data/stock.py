@@ -18,7 +18,7 @@ import numpy as np
 from foldertune.data.looks import READING
 from foldertune.data.pack import MemoryPack, Pack, Packing, find_pack, pack_key
 from foldertune.notes import find_note, keep_note
-from foldertune.records import Picture, Work
+from foldertune.records import Event, Picture, Work
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -91,6 +91,23 @@ def stocked(cache: Path, ware: Ware, names: Sequence[str], make: Make) -> Work[P
         parts.append((pack, missing))
         _note(cache, ware, pack, missing)
     return _joined(parts, names)
+
+
+def kept_values(
+    make: Callable[[], NDArray[Any]], *, shape: tuple[int, ...], dtype: DTypeLike, key: str, cache: Path
+) -> Work[NDArray[Any]]:
+    """One array as the cache has it under this key, or made now and kept there."""
+    pack = find_pack(cache, key, shape, dtype, 1)
+    if pack is None:
+        values = np.asarray(make(), dtype)
+        packing = Packing(cache, key, shape, dtype, 1)
+        if packing.num_done == 0:  # else a process was killed between writing the record and closing the file
+            packing.append(values[None])
+        yield from (told for told in packing.told("") if isinstance(told, Event))  # one record is no progress to show
+        packing.close()
+        return values
+    found: NDArray[Any] = pack.read_all()[0]
+    return found
 
 
 def lacking(cache: Path, ware: Ware, names: Sequence[str]) -> set[str]:

@@ -76,8 +76,8 @@ def label_noise(case: Case) -> Told | None:
     share = labels["num_contradicted"] / num_sure
     low, _ = interval_of(share, num_sure)
     place = labels.get("mean_place")
-    by_order = 1.0 if place is None else _share_wrong(place) * (1 - labels["accuracy"])
-    if share < LEAST_CONTRADICTED or math.sqrt(max(0.0, low) * by_order) < LEAST_WRONG:
+    by_order = low if place is None else _share_wrong(place) * (1 - labels["accuracy"])  # two classes have no order
+    if share < LEAST_CONTRADICTED or math.sqrt(max(0.0, low * by_order)) < LEAST_WRONG:
         return None
     told = (
         "" if place is None else f"; where wrong, the given class stands at {place:.0%} of the way from second to last"

@@ -109,29 +109,31 @@ def with_sides(
 ) -> list[Finding]:
     """The same findings; of a picture under two classes also which of the two the network takes it for, where it is sure.
 
+    Then that is the row's `suggested`, and the member with the other label is the one to doubt.
+
     pictures, probabilities: row by row the same; both members of a pair by a model that has seen neither.
     """
     said_of = dict(zip((picture.path for picture in pictures), probabilities, strict=True))
     label_of = {picture.path: picture.label for picture in pictures}
 
-    def sided(row: Evidence) -> Evidence:
+    def with_side(row: Evidence) -> Evidence:
         labels = [label_of[path] for path in (row.path, row.other)]
-        said = sum(said_of[path] for path in (row.path, row.other))
+        said = said_of[row.path] + said_of[row.other]
         shares = said[[classes.index(label) for label in labels]]
-        if not shares.max() > SIDED * shares.sum():  # nor where nobody judged them
+        # Neither where it takes the picture for a third class, nor where nobody has judged it.
+        if not shares.max() > SIDED * shares.sum() or shares.max() < said.max():
             return row
-        seen = labels[int(shares.argmax())]
-        return replace(row, note=f"{row.note}; looks like {seen}", suggested=seen)
+        side = labels[int(shares.argmax())]
+        return replace(row, note=f"{row.note}; looks like {side}", suggested=side)
 
-    def judged(finding: Finding) -> Finding:
-        if finding.kind != "label_conflict":
-            return finding
-        rows = tuple(map(sided, finding.evidence))
-        num_sided = sum(bool(row.suggested) for row in rows)
-        told = f"The network takes a side in {num_sided:,} of them." if num_sided else "The network takes no side."
-        return replace(finding, evidence=rows, sentence=f"{finding.sentence} {told}")
+    def with_all_sides(conflict: Finding) -> Finding:
+        rows = tuple(with_side(row) for row in conflict.evidence)
+        num_sides = sum(bool(row.suggested) for row in rows)
+        where = "" if len(rows) == 1 else f" in {num_sides:,} of them"
+        told = f"The network takes a side{where}." if num_sides else "The network takes no side."
+        return replace(conflict, evidence=rows, sentence=f"{conflict.sentence} {told}")
 
-    return [judged(finding) for finding in found]
+    return [with_all_sides(each) if each.kind == "label_conflict" else each for each in found]
 
 
 def outlier_findings(pictures: Sequence[Picture], features: NDArray[np.float32], *, asked: Asked) -> Iterator[Finding]:

@@ -102,7 +102,11 @@ class TorchEngine:
         """Every output of the graph for a batch of (B, S, S, 3) uint8 pictures."""
         batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(self._device)
         arithmetic = torch.autocast(self._device, self._lower) if self._lower else exact()
-        with self._lock, torch.inference_mode(), arithmetic:
+        with (
+            arithmetic,
+            self._lock,
+            torch.inference_mode(),
+        ):  # in this order: who is inside of `exact` already waits for the engine
             outputs = self._graph(batch)
         return [output.float().cpu().numpy() for output in outputs]
 

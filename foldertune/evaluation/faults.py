@@ -41,7 +41,10 @@ def _picture(row: Evidence, thumbnails: Thumbnails, maps: Maps) -> str:
     mapped = map_image(maps, row.path, row.suggested)
     images = "".join(image(thumbnails[path], path) for path in paths) + mapped
     filed = f"<dt>class</dt><dd>{name(row.label)}</dd>" if row.label else ""
-    seems = f'<dt>like</dt><dd class="wrong">{name(row.suggested)}</dd>' if row.suggested else ""
+    other = (
+        ' class="wrong"' if row.suggested != row.label else ""
+    )  # of a pair the first member may be the one that is right
+    seems = f"<dt>like</dt><dd{other}>{name(row.suggested)}</dd>" if row.suggested else ""
     facts = f"<dl>{filed}{seems}</dl>" if filed or seems else ""
     shown = " and ".join(name(path) for path in (row.path, row.other) if path)
     wide = ' class="pair"' if len(paths) == 2 or mapped else ""

@@ -6,26 +6,25 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from foldertune.data.pack import Pack, Packing, find_pack
+from foldertune.data.pack import Pack
 from foldertune.data.pictures import pack_pictures
 from foldertune.data.split import fold_of_units, units
+from foldertune.data.stock import kept_values
 from foldertune.preprocess import Preprocess
-from foldertune.records import SPLITS, Dataset, Event, Picture, Split, Work
+from foldertune.records import SPLITS, Dataset, Picture, Split, Work
 from foldertune.training.features import Extraction
 from foldertune.training.head import FITTING, NUM_FOLDS, Head, fit_head
 from foldertune.training.trials import NO_TRIALS, Features, Trials
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import NDArray
 
     from foldertune.models.network import Network
-
-T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,30 +129,13 @@ def kept_head(fit: Callable[[], Head], *, shape: HeadShape, key: str, cache: Pat
         parts = (head.weight.numpy(), head.bias.numpy(), facts, head.probabilities)
         return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])
 
-    values = yield from kept_values(row, num_values=shape.num_values, dtype=np.float64, key=key, cache=cache)
+    values = yield from kept_values(row, shape=(shape.num_values,), dtype=np.float64, key=key, cache=cache)
     ends = np.cumsum([math.prod(part) for part in shape.parts])[:-1]
     parts = zip(np.split(values, ends), shape.parts, strict=True)
     lines, line, facts, probabilities = (part.reshape(form) for part, form in parts)
     strength, loss, accuracy = facts.tolist()
     weight, bias = torch.from_numpy(lines.astype(np.float32)), torch.from_numpy(line.astype(np.float32))
     return Head(weight, bias, strength, loss, accuracy, probabilities.astype(np.float32))
-
-
-def kept_values(
-    make: Callable[[], NDArray[T]], *, num_values: int, dtype: DTypeLike, key: str, cache: Path
-) -> Work[NDArray[T]]:
-    """So many numbers as the cache has them under this key, or made now and kept there."""
-    pack = find_pack(cache, key, (num_values,), dtype, 1)
-    if pack is None:
-        values = make()
-        packing = Packing(cache, key, (num_values,), dtype, 1)
-        if packing.num_done == 0:  # else a process was killed between writing the row and closing the file
-            packing.append(values[None])
-        yield from (told for told in packing.told("head") if isinstance(told, Event))  # one row is no progress to show
-        packing.close()
-        return values
-    found: NDArray[T] = pack.read_all()[0]
-    return found
 
 
 def all_features(material: Material, extraction: Extraction) -> Work[Features]:

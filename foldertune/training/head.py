@@ -7,7 +7,7 @@ objective, same optimum).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,48 +64,30 @@ def fit_head(
     folds: (N,) in [0, 5), where some pictures must not be parted; else drawn by the seed.
     """
     folds = stratified_folds(labels, NUM_FOLDS, seed=seed) if folds is None else folds
-    with _rows_of(features, labels, num_classes) as rows:
-        judged = _judged(rows, folds)
+    rows = rows_of(features, labels, num_classes=num_classes)
+    judged = judge_folds(rows, folds)
+    with _cores(rows):
         everything = torch.ones(len(labels), 1, dtype=torch.bool)
         fitted = _minimise(
             rows.z, rows.y, inside=everything, strength=judged.strength, start=judged.near, tolerance=_TO_KEEP
         )
-        weight, bias = rows.line(fitted[:, 0])
+        weight, bias = rows.to_features(fitted[:, 0])
     seen = judged.held_out.any(0)
     accuracy = float((judged.probabilities[seen].argmax(1) == labels[seen]).mean()) if seen.any() else 0.0
     loss = _log_loss(judged.probabilities, labels)
     return Head(weight.contiguous(), bias, judged.strength, loss, accuracy, judged.probabilities)
 
 
-def judge_folds(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    folds: NDArray[np.int64],
-    *,
-    num_classes: int,
-    doubted: Callable[[NDArray[np.float32]], NDArray[np.bool_]] | None = None,
-) -> NDArray[np.float32]:
-    """Probabilities (N, K) as those of `fit_head`, without the head of all rows.
-
-    doubted: which rows (N,) of such probabilities have labels that are not to be trusted. All folds are then fitted anew without
-    them, and judge them too.
-    """
-    with _rows_of(features, labels, num_classes) as rows:
-        judged = _judged(rows, folds)
-        if doubted is None:
-            return judged.probabilities
-        return _judged_anew(rows, folds, strength=judged.strength, untaught=doubted(judged.probabilities))
-
-
 def refit_head(
     features: NDArray[np.float32], labels: NDArray[np.int64], *, num_classes: int, strength: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(weight (K, D), bias (K,)) fitted at a strength that is known, as `fit_head` would; to compare, not to keep."""
-    with _rows_of(features, labels, num_classes) as rows:
+    rows = rows_of(features, labels, num_classes=num_classes)
+    with _cores(rows):
         everything = torch.ones(len(labels), 1, dtype=torch.bool)
         start = torch.zeros(rows.z.shape[1], 1, num_classes)
         fitted = _minimise(rows.z, rows.y, inside=everything, strength=strength, start=start, tolerance=_TO_COMPARE)
-        weight, bias = rows.line(fitted[:, 0])
+        weight, bias = rows.to_features(fitted[:, 0])
     return weight.numpy(), bias.numpy()
 
 
@@ -118,14 +100,16 @@ def refit_folds(
     strength: float,
 ) -> NDArray[np.float32]:
     """Probabilities (R, N, K), each row from a head that was fitted on the other folds.   folds: (R, N), one row for each repeat."""
-    untaught = np.zeros(len(labels), np.bool_)
-    with _rows_of(features, labels, num_classes) as rows:
-        return np.stack([_judged_anew(rows, each, strength=strength, untaught=untaught) for each in folds])
+    rows = rows_of(features, labels, num_classes=num_classes)
+    return np.stack([judge_again(rows, each, strength=strength) for each in folds])
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """Features along their principal axes, with ones, and what leads back: z (N, R + 1), y (N,), axes (D, R), mean (D,)."""
+class Rows:
+    """What is fitted to: features along their principal axes, with ones, and what leads back.
+
+    z (N, R + 1), y (N,), axes (D, R), mean (D,).
+    """
 
     z: Tensor
     y: Tensor
@@ -139,31 +123,31 @@ class _Rows:
         """Multiply-adds of one pass over the data."""
         return len(self.z) * len(self.axes) * self.num_classes
 
-    def line(self, fitted: Tensor) -> tuple[Tensor, Tensor]:
+    def to_features(self, fitted: Tensor) -> tuple[Tensor, Tensor]:
         """(weight (K, D), bias (K,)) for features as they are.   fitted: (R + 1, K)."""
         weight = (self.axes @ fitted[:-1]).T / self.scale
         return weight, fitted[-1] - weight @ torch.from_numpy(self.mean)
 
 
-@contextlib.contextmanager
-def _rows_of(features: NDArray[np.float32], labels: NDArray[np.int64], num_classes: int) -> Iterator[_Rows]:
-    """What is fitted to, with as many cores as pay while inside.
+def rows_of(features: NDArray[np.float32], labels: NDArray[np.int64], *, num_classes: int) -> Rows:
+    """Features (N, D) and labels (N,) to be fitted to. Raises WorkFailedError where a feature is not finite.
 
-    The axes are of all rows: they know no labels, and those of each fold lie in their span. Raises WorkFailedError where a feature is
-    not finite.
+    The axes are of all rows: they know no labels, and those of each fold lie in their span.
     """
     if not np.isfinite(features).all():
         raise WorkFailedError("The frozen network gives features that are not finite. Take other --weights.")
     mean, scale = features.mean(0), float(features.std(0).mean()) or 1.0
     x = torch.from_numpy(np.ascontiguousarray((features - mean) / scale))
-    with _cores(1 if x.numel() * num_classes < _FEW else torch.get_num_threads()):
-        axes = principal_axes(x)
-        yield _Rows(_with_ones(x @ axes), torch.from_numpy(labels), axes, mean, scale, num_classes)
+    axes = principal_axes(x)
+    return Rows(_with_ones(x @ axes), torch.from_numpy(labels), axes, mean, scale, num_classes)
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """Folds that were judged by heads of the others. held_out: (M, N).   near: (R + 1, 1, K), from where a head of all rows is near."""
+class Judged:
+    """Folds that heads of the others have judged. probabilities: (N, K), NaN in rows of folds that were not.   held_out: (M, N).
+
+    near: (R + 1, 1, K), from where a head of all rows is near.
+    """
 
     strength: float
     probabilities: NDArray[np.float32]
@@ -171,28 +155,31 @@ class _Judged:
     near: Tensor
 
 
-def _judged(rows: _Rows, folds: NDArray[np.int64]) -> _Judged:
-    """The strength that does best out of fold, and what it says of the folds."""
+def judge_folds(rows: Rows, folds: NDArray[np.int64]) -> Judged:
+    """The strength that does best out of fold, and what it says of the folds (N,), in [0, 5)."""
     tried, num = range(NUM_FOLDS if rows.work < _MANY else 1), len(folds)
     held_out = np.stack([folds == fold for fold in tried if 0 < (folds == fold).sum() < num] or [folds < 0])
     some = held_out if num < _ENOUGH else held_out[:2]
-    best, start = _best_strength(rows.z, rows.y, held_out=some, num_classes=rows.num_classes)
-    near = start.mean(1, keepdim=True)  # the folds agree but for a fifth of the pictures
-    inside = torch.from_numpy(~held_out.T)
-    start = near.repeat(1, len(held_out), 1)
-    fitted = _minimise(rows.z, rows.y, inside=inside, strength=best, start=start, tolerance=_TO_COMPARE)
-    return _Judged(best, _out_of_fold(rows.z, fitted, held_out), held_out, near)
+    with _cores(rows):
+        best, start = _best_strength(rows.z, rows.y, held_out=some, num_classes=rows.num_classes)
+        near = start.mean(1, keepdim=True)  # the folds agree but for a fifth of the pictures
+        inside = torch.from_numpy(~held_out.T)
+        start = near.repeat(1, len(held_out), 1)
+        fitted = _minimise(rows.z, rows.y, inside=inside, strength=best, start=start, tolerance=_TO_COMPARE)
+        return Judged(best, _out_of_fold(rows.z, fitted, held_out), held_out, near)
 
 
-def _judged_anew(
-    rows: _Rows, folds: NDArray[np.int64], *, strength: float, untaught: NDArray[np.bool_]
+def judge_again(
+    rows: Rows, folds: NDArray[np.int64], *, strength: float, untaught: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32]:
-    """(N, K): each row by a head that was fitted from nothing to the other folds.   untaught: (N,), judged and never learned from."""
+    """(N, K): what heads of the other folds say, fitted from nothing.   untaught: (N,), rows that are judged and never learned from."""
     held_out = np.stack([folds == fold for fold in np.unique(folds)])
+    left_out = held_out if untaught is None else held_out | untaught
     start = torch.zeros(rows.z.shape[1], len(held_out), rows.num_classes)
-    inside = torch.from_numpy(~(held_out | untaught).T)
-    fitted = _minimise(rows.z, rows.y, inside=inside, strength=strength, start=start, tolerance=_TO_COMPARE)
-    return _out_of_fold(rows.z, fitted, held_out)
+    inside = torch.from_numpy(~left_out.T)
+    with _cores(rows):
+        fitted = _minimise(rows.z, rows.y, inside=inside, strength=strength, start=start, tolerance=_TO_COMPARE)
+        return _out_of_fold(rows.z, fitted, held_out)
 
 
 def _best_strength(z: Tensor, y: Tensor, *, held_out: NDArray[np.bool_], num_classes: int) -> tuple[float, Tensor]:
@@ -307,10 +294,10 @@ def _out_of_fold(z: Tensor, weights: Tensor, held_out: NDArray[np.bool_]) -> NDA
 
 
 @contextlib.contextmanager
-def _cores(num_cores: int) -> Iterator[None]:
-    """Let torch use so many cores while inside."""
+def _cores(rows: Rows) -> Iterator[None]:
+    """As many cores for torch as pay while inside."""
     before = torch.get_num_threads()
-    torch.set_num_threads(num_cores)
+    torch.set_num_threads(1 if rows.work < _FEW else before)
     try:
         yield
     finally:
