@@ -29,6 +29,8 @@ from foldertune.run import RunFolder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# A way to compare, and of each pair whether it is called equal and how wide its interval is.
+Row = tuple[str, list[tuple[bool, float]]]
 HEAD = "| compared | pairs | called equal | median width of the interval, points |\n|---|---|---|---|"
 
 
@@ -45,7 +47,7 @@ def main() -> None:
     found = [section(folder, given, settings) for folder in given.folders]
     sections = [text for text, _ in found]
     if len(found) > 1:
-        sections.append(f"## All sets\n\n{HEAD}\n" + "\n".join(together([rows for _, rows in found])))
+        sections.append(f"## All sets\n\n{HEAD}\n" + "\n".join(pool([rows for _, rows in found])))
     text = page_of("Two trainings of one network, compared", sections, arguments=sys.argv, load=load)
     publish("compare", text, write=not given.no_page)
 
@@ -56,11 +58,7 @@ def settings_of(flags: Sequence[str]) -> dict[str, Any]:
     return {name: int(value) if value.isdigit() else value for name, value in zip(names, flags[1::2], strict=True)}
 
 
-# A way to compare, and of each pair whether it is called equal and how wide its interval is.
-Row = tuple[str, list[tuple[bool, float]]]
-
-
-def together(sets: Sequence[Sequence[Row]]) -> Iterator[str]:
+def pool(sets: Sequence[Sequence[Row]]) -> Iterator[str]:
     """The lines of all sets in one."""
     for rows in zip(*sets, strict=True):
         yield _line(rows[0][0], [pair for _, pairs in rows for pair in pairs])
@@ -86,14 +84,14 @@ def section(folder: Path, given: argparse.Namespace, settings: Mapping[str, Any]
     kept = ", ".join(f"{kind} {only.kept.count(kind)}" for kind in sorted(set(only.kept)))
     spread = float(np.std(only.accuracies, ddof=1))
     rows = list(table(rights, answers[0].groups))
-    chance = 2 * spread**2 / (disagreement(rights) / rights.shape[1])
+    chance = variance_ratio(rights)
     told = "\n\n".join(
         [
             f"## {folder.name}",
             f"{rights.shape[1]} test pictures, {len(rights)} trainings; kept: {kept}. Accuracy "
             f"{100 * min(only.accuracies):.1f} to {100 * max(only.accuracies):.1f} %, standard deviation {100 * spread:.2f} points; two of "
-            f"them differ in {100 * disagreement(rights):.1f} % of the pictures. The chance of training has {chance:.1f} times the "
-            "variance that the pictures leave open.",
+            f"them differ in {100 * disagreement(rights):.1f} % of the pictures. Differences of their accuracies have {chance:.1f} "
+            "times the variance that they would have if each picture fell by itself.",
             "\n".join([HEAD, *(_line(*row) for row in rows)]),
         ]
     )
@@ -112,7 +110,7 @@ def table(rights: NDArray[np.bool_], groups: NDArray[np.int64]) -> Iterator[Row]
     yield ("two trainings, by the pictures alone (what `compare` does not do)", plain)
     once = [compare_rights(("a", rights[[one]]), ("b", rights[[other]]), groups) for one, other in singles]
     yield (
-        f"two trainings, as `compare` does (the chance of training taken as {TRAINING_SHARE:g} times that of the pictures)",
+        f"two trainings, as `compare` does (with {1 + TRAINING_SHARE:g} times the variance of the pictures)",
         [(not pair.shown, pair.difference.high - pair.difference.low) for pair in once],
     )
     twos = [(one, other) for one in singles for other in singles if one < other and not set(one) & set(other)]
@@ -126,6 +124,12 @@ def table(rights: NDArray[np.bool_], groups: NDArray[np.int64]) -> Iterator[Row]
 def disagreement(rights: NDArray[np.bool_]) -> float:
     """The share of pictures that one of two trainings alone answers right, on average over all pairs."""
     return float(np.mean([(rights[one] ^ rights[other]).mean() for one, other in combinations(range(len(rights)), 2)]))
+
+
+def variance_ratio(rights: NDArray[np.bool_]) -> float:
+    """Variance of the difference of two trainings over that of pictures that flip independently; 0 where none differs. rights: (R, N)."""
+    flips = disagreement(rights) / rights.shape[1]
+    return 2 * float(rights.mean(1).var(ddof=1)) / flips if flips else 0.0
 
 
 def _line(name: str, found: list[tuple[bool, float]]) -> str:

@@ -573,7 +573,7 @@ def test_compare_counts_every_pair_of_trainings_and_every_two_against_two_others
     rights = np.array([(hard < 0.85) ^ (random.random(300) < 0.03) for _ in range(5)])
     found = list(compare.table(rights, np.arange(300)))
     rows = [compare._line(*row).strip("| ").split(" | ") for row in found]
-    assert [line.split(" | ")[1] for line in compare.together([found, found])] == ["20", "20", "30"]
+    assert [line.split(" | ")[1] for line in compare.pool([found, found])] == ["20", "20", "30"]
     assert [int(row[1]) for row in rows] == [
         10,
         10,
@@ -583,6 +583,18 @@ def test_compare_counts_every_pair_of_trainings_and_every_two_against_two_others
     assert float(rows[1][3]) > float(rows[0][3])  # wider for what the chance of training adds
     one, other = rights[0], rights[1]
     assert compare.disagreement(rights[:2]) == pytest.approx(float((one != other).mean()))
+
+
+def test_compare_holds_the_spread_of_trainings_against_pictures_that_flip_by_themselves() -> None:
+    random = np.random.default_rng(2)
+    hard = random.random(4000) < 0.85
+    alone = np.array([hard ^ (random.random(4000) < 0.03) for _ in range(40)])
+    assert compare.variance_ratio(alone) == pytest.approx(1.0, abs=0.4)
+    together = np.array(
+        [hard & (random.random(4000) >= share) for share in np.linspace(0, 0.2, 40)]
+    )  # some are worse throughout
+    assert compare.variance_ratio(together) > 5
+    assert compare.variance_ratio(alone[[0, 0]]) == 0.0
 
 
 def test_compare_calls_trainings_different_that_are() -> None:

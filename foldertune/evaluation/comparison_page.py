@@ -21,6 +21,7 @@ from foldertune.evaluation.markup import (
     table,
     whole_page,
 )
+from foldertune.evaluation.pairs import TRAINING_SHARE
 from foldertune.evaluation.scatter import Spot, draw_scatter
 from foldertune.machine import processor_name
 from foldertune.records import Comparison, Contestant, Pair
@@ -132,7 +133,8 @@ def _measured_on(found: Comparison) -> str:
 
 def _pairs_lead(found: Comparison) -> str:
     chance = (
-        "one training of each: the intervals are widened for what the chance of training adds"
+        f"one training of each: the intervals allow for {1 + TRAINING_SHARE:g} times the variance that the pictures leave open, because how "
+        "much trainings differ is not known; --repeats measures it"
         if found.repeats == 1
         else f"{found.repeats} trainings of each: how much they differ is in the intervals"
     )

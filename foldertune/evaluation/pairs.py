@@ -18,9 +18,9 @@ from foldertune.evaluation.metrics import NORMAL_95, Integers, paired_share_diff
 from foldertune.scores import Interval, Pair
 
 SURE = 0.05  # p below which a difference is shown
-# Variance of a difference that the training adds, in parts of what the pictures leave open, where each was trained once and nobody
-# knows. Ten trainings each on three sets: 0.8, 1.1 and, on X-rays from elsewhere, 9; with 4, 95 of 100 pairs of equals are called equal
-# (docs/figures/compare.md).
+# Variance of a difference that trainings add, in parts of what the pictures leave open, where each was trained once and nobody knows.
+# Ten short trainings each differed as much as the pictures explain on two sets (0.8 and 1.1 times), on X-rays from elsewhere 8.8 times;
+# with 4 on top of 1, equals were called equal in 95 of 100 pairs and more on each (docs/figures/compare.md).
 TRAINING_SHARE = 4.0
 Rights = NDArray[np.bool_]  # (R, N): whether repeat r answers picture n right
 
@@ -38,8 +38,9 @@ def compare_rights(first: tuple[str, Rights], second: tuple[str, Rights], groups
 
     groups: (N,), the same number for pictures that belong together, which are no independent witnesses.
     The variance is that of the pictures (paired, by groups) plus that of the repeats of each, with the degrees of freedom of such a sum.
-    Source of adding them: Bouthillier et al. 2021, arXiv:2103.03098. p is never below that of McNemar's exact test on the pictures that one
-    of the two alone answers right, and the interval never narrower than for so few.
+    Source of adding them: Bouthillier et al. 2021, arXiv:2103.03098. What flips from one training to the next without moving the whole is
+    in both, which errs on the safe side. p is never below that of McNemar's exact test on the pictures that one of the two alone answers
+    right, and the interval never narrower than for so few.
     """
     (name, right), (other, other_right) = first, second
     if right.shape != other_right.shape:
