@@ -18,6 +18,7 @@ import environments
 import forecast
 import model_files
 import numpy as np
+import planted
 import predict
 import pytest
 import squares
@@ -607,3 +608,22 @@ def test_compare_takes_settings_as_the_command_line_has_them() -> None:
     assert compare.settings_of(["--tune", "upper", "--image-size", "96"]) == {"tune": "upper", "image_size": 96}
     with pytest.raises(ValueError, match="zip"):
         compare.settings_of(["--tune"])
+
+
+# Planted faults
+
+
+def test_planted_conflicts_put_changed_copies_under_the_next_class(tmp_path: Path) -> None:
+    sources = []
+    for number in range(20):
+        path = tmp_path / "source" / "train" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48), (10 * number, 90, 30)).save(path)
+        sources.append(planted.Source(path, "train", path.parent.name))
+    folder, pairs = planted.Planter(sources, ["a", "b"], tmp_path / "made", np.random.default_rng(0)).conflicts()
+    assert len(pairs) == 2
+    for right, wrong in pairs:
+        assert (folder / right).is_file()
+        assert (folder / wrong).is_file()
+        assert {Path(right).parts[0], Path(wrong).parts[0]} == {"a", "b"}
+    assert len(list(folder.rglob("*.jpg"))) == 22

@@ -133,8 +133,8 @@ def _measured_on(found: Comparison) -> str:
 
 def _pairs_lead(found: Comparison) -> str:
     chance = (
-        f"one training of each: how much trainings differ is not known, so the intervals allow for {1 + TRAINING_SHARE:g} times the variance "
-        "that the pictures leave open; --repeats measures it"
+        f"one training of each: how much trainings differ is not known, so the intervals allow for {1 + TRAINING_SHARE:g} times the "
+        "variance that the pictures leave open; --repeats measures it"
         if found.repeats == 1
         else f"{found.repeats} trainings of each: how much they differ is in the intervals"
     )
