@@ -1,4 +1,4 @@
-"""The guide's numbers (SPEC sections 2 and 5) as tables: what the documented presets give, exactly."""
+"""The guide's numbers (SPEC sections 2, 5 and 6) as tables: what the documented presets give, exactly, and which network it takes."""
 
 from __future__ import annotations
 
@@ -56,3 +56,35 @@ def documented_epochs(num_pictures: int) -> tuple[int, str, str]:
         f"{num_pictures:,} pictures: within the guide's {fewest} to {most} for a {band.name} set, fewer as it grows",
         "guide-table",
     )
+
+
+# For how many pictures the guide takes each, from and to below (the tables by size and by model); of the others it gives no number.
+_PICTURES: Mapping[str, tuple[float, float]] = {
+    "resnet18": (0, 1_000),
+    "resnet50": (1_000, 10_000),
+    "resnet101": (10_000, math.inf),
+    "vit_base": (5_000, math.inf),
+    "vit_large": (50_000, math.inf),
+}
+
+
+def guide_takes(num_pictures: int) -> list[str]:
+    """The networks that the guide takes for so many pictures, the smallest first."""
+    return [model for model in _PICTURES if _takes(model, num_pictures)]
+
+
+def guide_says(model: str, num_pictures: int) -> str:
+    """Whether the guide takes a network for so many pictures, in words; empty where it gives no number."""
+    if model not in _PICTURES:
+        return ""
+    low, high = _PICTURES[model]
+    span = f"under {high:,.0f}" if not low else f"over {low:,.0f}" if math.isinf(high) else f"{low:,.0f} to {high:,.0f}"
+    verdict = "takes it" if _takes(model, num_pictures) else "does not take it"
+    return f"{verdict} (for {span} pictures; here are {num_pictures:,})"
+
+
+def _takes(model: str, num_pictures: int) -> bool:
+    low, high = _PICTURES[model]
+    if math.isinf(high):
+        return num_pictures > low
+    return num_pictures < high if not low else low <= num_pictures <= high

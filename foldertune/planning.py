@@ -25,7 +25,7 @@ from foldertune.forecast import (
     seconds_of,
     warnings_of,
 )
-from foldertune.guide import FIXED, band_of, documented_epochs
+from foldertune.guide import FIXED, band_of, documented_epochs, guide_takes
 from foldertune.machine import Machine
 from foldertune.recipe import Answer, Rule
 from foldertune.records import Decision, Plan, Source
@@ -69,8 +69,14 @@ def _preset(_: Situation, __: Chosen) -> Answer:
     return "auto", "values that were measured to be accurate for their cost", "default"
 
 
-def _model(_: Situation, __: Chosen) -> Answer:
-    return DEFAULT_MODEL, "accurate for its cost on 1,000 to 10,000 pictures; the guide's default", "default"
+def _model(situation: Situation, _: Chosen) -> Answer:
+    num_pictures = situation.num_pictures
+    others = guide_takes(num_pictures)
+    if DEFAULT_MODEL in others:
+        return DEFAULT_MODEL, "accurate for its cost on 1,000 to 10,000 pictures; the guide's default", "default"
+    named = " or ".join(others)
+    told = f"the default; for {num_pictures:,} pictures the guide takes {named}, and foldertune compare tells which is better here"
+    return DEFAULT_MODEL, told, "default"
 
 
 def _weights(_: Situation, __: Chosen) -> Answer:

@@ -84,8 +84,8 @@ def _tune_by_gain(situation: Situation, chosen: Chosen, whole: Probe) -> Answer:
     if best != "head":
         return (
             best,
-            f"{_LAYERS[best]} earned {earned:.1f} points on pictures {kind} the pretraining ones: {epochs[best]} epochs take "
-            f"{minutes[best] - minutes['head']:.1f} minutes more than the head alone {told}{within}",
+            f"{_LAYERS[best]} earned {earned:.1f} points on pictures {kind} the pretraining ones: the fewest epochs that are of use, "
+            f"{epochs[best]}, take {minutes[best] - minutes['head']:.1f} minutes more than the head alone {told}{within}",
             "tune-by-gain",
         )
     nothing = (

@@ -18,7 +18,7 @@ from foldertune.comparing import Asked, Contest, comparing, with_weights
 from foldertune.errors import DataError, InterruptedRunError, MissingError, SettingsError, WorkFailedError
 from foldertune.evaluation.comparison_page import render_comparison
 from foldertune.evaluation.standing import read_answers, refuse_unlike, which_to_take
-from foldertune.models.advice import guide_says
+from foldertune.guide import guide_says
 from foldertune.records import Comparison, Contestant, Event, Interval, Pair, finish, plain, restored
 from foldertune.run import RunFolder, read_json, write_json
 from foldertune.stopping import StopRequest

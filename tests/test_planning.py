@@ -154,6 +154,27 @@ def test_decide_repeats_itself_on_the_same_facts(num_pictures: int, machine: Mac
     assert decide(facts, {}) == decide(facts, {})
 
 
+@pytest.mark.parametrize(
+    ("num_pictures", "reason"),
+    [
+        (
+            800,
+            "the default; for 800 pictures the guide takes resnet18, and foldertune compare tells which is better here",
+        ),
+        (1_000, "accurate for its cost on 1,000 to 10,000 pictures; the guide's default"),
+        (10_000, "accurate for its cost on 1,000 to 10,000 pictures; the guide's default"),
+        (
+            20_000,
+            "the default; for 20,000 pictures the guide takes resnet101 or vit_base, and foldertune compare tells which is better here",
+        ),
+    ],
+)
+def test_decide_model_names_what_the_guide_takes_for_so_many_pictures(num_pictures: int, reason: str) -> None:
+    plan = decide(situation(num_pictures), {})
+    (told,) = (each for each in plan.decisions if each.setting == "model")
+    assert (told.value, told.reason) == ("resnet50", reason)
+
+
 def test_decide_settings_from_a_file_are_told_apart_from_typed_ones() -> None:
     plan = decide(situation(800), {"epochs": 3, "seed": 5}, sources={"epochs": "file", "seed": "user"})
     assert {row.setting: row.source for row in plan.decisions if row.rule == "given"} == {

@@ -17,7 +17,7 @@ from foldertune.evaluation.markup import in_words
 from foldertune.evaluation.pairs import SURE, compare_rights, corrected, efficient, mean_accuracy
 from foldertune.evaluation.saved_model import read_saved_model
 from foldertune.evaluation.trials import Trial
-from foldertune.models.advice import guide_says
+from foldertune.guide import guide_says
 from foldertune.models.architecture import cost_of, shape_of
 from foldertune.models.inventory import head_of, tensors_of
 from foldertune.records import SPLITS, Comparison, Contestant, Dataset, Evaluation, Interval, Pair, Work, restored

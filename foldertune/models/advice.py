@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -56,29 +55,3 @@ ADVICE: Mapping[str, Advice] = {
         ("very large sets", "a large GPU, and time is no matter"),
     ),
 }
-
-# For how many pictures the guide takes each, from and to below (the tables by size and by model); of the others it gives no number.
-_PICTURES: Mapping[str, tuple[float, float]] = {
-    "resnet18": (0, 1_000),
-    "resnet50": (1_000, 10_000),
-    "resnet101": (10_000, math.inf),
-    "vit_base": (5_000, math.inf),
-    "vit_large": (50_000, math.inf),
-}
-
-
-def guide_says(model: str, num_pictures: int) -> str:
-    """Whether the guide takes a network for so many pictures, in words; empty where it gives no number."""
-    if model not in _PICTURES:
-        return ""
-    low, high = _PICTURES[model]
-    span = f"under {high:,.0f}" if not low else f"over {low:,.0f}" if math.isinf(high) else f"{low:,.0f} to {high:,.0f}"
-    takes = (
-        num_pictures > low
-        if math.isinf(high)
-        else low <= num_pictures < high
-        if not low
-        else low <= num_pictures <= high
-    )
-    verdict = "takes it" if takes else "does not take it"
-    return f"{verdict} (for {span} pictures; here are {num_pictures:,})"
