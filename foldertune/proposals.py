@@ -31,8 +31,9 @@ def propose(dataset: Dataset, findings: Sequence[Finding], kept: Iterable[PatchL
             if known.proposed and not line.proposed:  # what one finding doubts another one may know
                 found[line.action, line.path] = line
     for finding in findings:
-        for path in _doubted_copies(finding, pictures):  # its class has the picture already
-            found.pop(("relabel", path), None)
+        if finding.kind == "label_conflict":  # one of the two goes: to relabel it as well would be refused
+            for path in (path for row in finding.evidence for path in (row.path, row.other)):
+                found.pop(("relabel", path), None)
     return [*lines.values(), *(line for key, line in found.items() if key not in lines)]
 
 
@@ -56,14 +57,6 @@ def _lines(finding: Finding, pictures: Mapping[str, Picture], groups: Groups) ->
                 yield _line("exclude", pictures[path], f"one picture, two classes: {row.note}", proposed=True)
         elif finding.kind in _DOUBTFUL:
             yield _line("exclude", pictures[row.path], f"{finding.kind}: {row.note}", proposed=True)
-
-
-def _doubted_copies(finding: Finding, pictures: Mapping[str, Picture]) -> Iterator[str]:
-    """Of pictures under two classes, the member whose class the network does not take it for."""
-    if finding.kind == "label_conflict":
-        for row in finding.evidence:
-            if row.suggested:
-                yield next(path for path in (row.path, row.other) if pictures[path].label != row.suggested)
 
 
 def _leak(row: Evidence, pictures: Mapping[str, Picture]) -> Iterator[PatchLine]:

@@ -33,6 +33,7 @@ SPLIT_SOURCES = {
     "made": "split here",
     "made from train": "val or test taken from train",
 }
+_NUM_LISTED = 5  # pictures that are left out
 _PLAIN_LINE_S = 15.0  # without a terminal, at most one line of progress in so many seconds
 
 
@@ -165,11 +166,13 @@ def _looked(facts: Mapping[str, Any]) -> list[str]:
         f"{counts['val']:,} to validate, {counts['test']:,} to test ({SPLIT_SOURCES.get(facts['split_source'], facts['split_source'])})"
     ]
     lines += [f"Skipped: {count:,} {reason}" for reason, count in facts["skipped"].items()]
-    if facts["num_unreadable"]:
+    if number := facts["num_unreadable"]:
         lines.append(
-            f"Left out: {facts['num_unreadable']:,} picture{'s' * (facts['num_unreadable'] != 1)}, with the reason (dataset.csv lists all)"
+            f"Left out: {number:,} picture{'s' * (number != 1)}, with the reason (dataset.csv of a run lists all)"
         )
-        lines += [f"  {path}: {problem}" for path, problem in list(facts["unreadable"].items())[:5]]
+        lines += [f"  {path}: {problem}" for path, problem in list(facts["unreadable"].items())[:_NUM_LISTED]]
+        if number > _NUM_LISTED:
+            lines.append(f"  and {number - _NUM_LISTED:,} more")
     return lines + [f"Warning: {text}" for text in facts["warnings"]]
 
 

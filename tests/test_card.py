@@ -43,6 +43,14 @@ def test_render_card_unknown_licence_is_other(licence: str, named: str) -> None:
     assert (data.license, data.license_name) == ("other", named)
 
 
+def test_render_card_says_where_no_licence_is_known() -> None:
+    for licence in ("", "not stated"):
+        assert "The starting weights come with no licence that is known here." in card_of(
+            facts_of(NAMES), licence=licence
+        )
+    assert "The starting weights are under BSD-3-Clause." in card_of(facts_of(NAMES), licence="BSD-3-Clause")
+
+
 @pytest.mark.parametrize(
     "title", [HOSTILE, "yes", "- a: b", "1e3", "", "a\n---\nlicense: mit", "{x}: 'y' \"z\" #", "😀"]
 )

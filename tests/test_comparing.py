@@ -411,11 +411,16 @@ LEVEL = "No difference shown between a and b: a is ahead of b by 1.0 points (-1.
 @pytest.mark.parametrize(
     ("latencies", "pairs", "take", "answer"),
     [
-        ([10], [], "a", "Only a could be trained: 93.0 % (91.0 to 95.0), with nothing to compare it with."),
+        ([10], [], "a", "a alone was trained: 93.0 % (91.0 to 95.0), with nothing to compare it with."),
         ([10, 5], [pair("a", "b", 0.01, 0.03)], "a", "Take a: it is better than b by 2.0 points (1.0 to 3.0)."),
         (
             [10, 5], [pair("a", "b", -0.01, 0.03)], "b",
             f"Take b, 2.0 times as fast as a, unless up to 3.0 points of accuracy matter more. {LEVEL}",
+        ),
+        (
+            [10, 5], [pair("a", "b", -0.09, 0.11)], "a",
+            "Take a, the most accurate here: b is 2.0 times as fast, but may be up to 11.0 points less accurate. More test pictures or "
+            "--repeats would tell. No difference shown between a and b: a is ahead of b by 1.0 points (-9.0 to 11.0).",
         ),
         (
             [10, 9.5], [pair("a", "b", -0.01, 0.03)], "a",

@@ -82,7 +82,17 @@ def test_calibration_sentence_tells_chance_from_fault() -> None:
     assert "no more than chance" in calibration_sentence(honest)
     assert ": more than chance" in calibration_sentence(dataclasses.replace(honest, error_if_perfect=0.01))
     assert "divided by 1.30" in calibration_sentence(honest)
-    assert "divided" not in calibration_sentence(dataclasses.replace(honest, temperature=None))
+    for nothing in (None, 1.0):
+        assert "divided" not in calibration_sentence(dataclasses.replace(honest, temperature=nothing))
+
+
+def test_answering_sentence_says_which_promise_the_test_pictures_do_not_bear_out() -> None:
+    promises = assessed(200, standards=PROMISED).promises
+    made = next(each for each in promises if each.threshold is not None)
+    promised = f"At most {100 * made.promise:g} % was promised from the validation pictures and not kept"
+    for low, told in ((made.promise + 0.01, True), (made.promise, False)):
+        changed = dataclasses.replace(made, error=Interval(made.promise + 0.1, low, made.promise + 0.2))
+        assert (promised in answering_sentence([changed]).replace("\u00a0", " ")) == told
 
 
 def test_answering_sentence_names_what_cannot_be_promised_and_what_is_unlike() -> None:

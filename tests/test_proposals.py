@@ -110,6 +110,13 @@ def test_propose_for_a_conflict_in_which_the_network_takes_a_side_shows_the_othe
         ]
 
 
+def test_propose_for_a_conflict_of_which_a_member_is_suspected_offers_no_second_action() -> None:
+    dataset = dataset_of(pictures_of("train", "train", labels="ab"))
+    suspect = finding("label_suspect", Evidence("a/0.png", 0.9, "97% c", label="a", suggested="c"))
+    lines = propose(dataset, [suspect, *copies(dataset, Pair(0, 1, 0.9, "mirrored"))])
+    assert [(action, path) for action, path, _ in told(lines)] == [("?exclude", "a/0.png"), ("?exclude", "b/1.png")]
+
+
 def test_propose_for_pictures_that_show_nothing_waits() -> None:
     dataset = dataset_of(pictures_of("train", "train"))
     for kind in ("blank", "dark", "overexposed", "blurred", "outlier"):

@@ -41,3 +41,16 @@ def test_event_lines_tell_the_range_after_the_baseline() -> None:
     assert event_lines(Event("expected", 0.0, nothing)) == [
         "No forecast of the accuracy: there are no test pictures to measure it on"
     ]
+
+
+@pytest.mark.parametrize(("number", "shown", "more"), [(1, 1, None), (5, 5, None), (7, 5, "  and 2 more")])
+def test_event_lines_of_pictures_that_are_left_out_say_how_many_more(number: int, shown: int, more: str | None) -> None:
+    unreadable = {f"a/{place}.jpg": "damaged" for place in range(number)}
+    facts = {
+        "classes": {"a": 9, "b": 9}, "num_pictures": {"train": 12, "val": 3, "test": 3}, "split_source": "made", "skipped": {},
+        "num_unreadable": number, "unreadable": unreadable, "warnings": [],
+    }  # fmt: skip
+    lines = event_lines(Event("looked", 0.0, facts))[1:]
+    assert lines[0].startswith(f"Left out: {number} picture{'s' * (number > 1)}, with the reason")
+    assert lines[1 : 1 + shown] == [f"  a/{place}.jpg: damaged" for place in range(shown)]
+    assert lines[1 + shown :] == ([more] if more else [])

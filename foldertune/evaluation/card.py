@@ -158,7 +158,11 @@ def _licences(weights_source: str, licence: str) -> Iterator[str]:
     if weights_source == "random":
         yield "It was trained from random weights. The terms of the training pictures apply."
         return
-    stated = f"are under {_text(licence)}" if licence else "come with no licence that is known here"
+    stated = (
+        f"are under {_text(licence)}"
+        if licence not in ("", "not stated")
+        else "come with no licence that is known here"
+    )
     yield f"The starting weights {stated}. The terms of the training pictures apply as well."
     terms = "ImageNet's own terms are for non-commercial research: check whether they bind your use."
     if _IMAGENET.search(weights_source):

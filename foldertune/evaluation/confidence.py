@@ -79,7 +79,7 @@ def calibration_sentence(found: Calibration) -> str:
     )
     cooled = (
         f" Before the logits were divided by {found.temperature:.2f}, which validation chose, it was {percent(found.error_before)}."
-        if found.temperature is not None and found.error_before is not None
+        if found.temperature is not None and found.error_before is not None and f"{found.temperature:.2f}" != "1.00"
         else ""
     )
     return (
@@ -100,7 +100,17 @@ def answering_sentence(promises: Sequence[KeptPromise]) -> str:
     unlike = (
         f"{count(num, 'test picture')} {looks} never answered, so the curve ends before 100{SPACE}%." if num else ""
     )
-    return " ".join(part for part in (made, none, unlike) if part)
+    broken = [_broken(each) for each in promises if each.error is not None and each.error.low > each.promise]
+    return " ".join(part for part in (made, none, *broken, unlike) if part)
+
+
+def _broken(promise: KeptPromise) -> str:
+    """That the test pictures, within their interval, do not bear a promise out."""
+    assert promise.error is not None
+    return (
+        f"At most {100 * promise.promise:g}{SPACE}% was promised from the validation pictures and not kept on the test pictures: "
+        f"{percent(promise.error.value)} were wrong ({between(promise.error)})."
+    )
 
 
 def _kept(promise: KeptPromise) -> str:
