@@ -26,8 +26,8 @@ LEAST_RED = (
 )
 LEAST_CONTRADICTED = 0.1  # share of the surest answers: 30 % of wrong labels gave 0.2 and more, clean sets up to 0.03
 # Of all labels, by two estimates, each of which is too high on hard sets, in their geometric mean: the share of the surest answers that
-# is contradicted for certain, and what the order of the classes tells. 30 % of wrong labels among 96 gave 0.24 and more, healthy runs
-# up to 0.16.
+# is contradicted for certain, and what the order of the classes tells. On the runs that
+# it was chosen on 30 % of wrong labels among 96 gave 0.24 and more, healthy ones up to 0.16 (docs/log.md).
 LEAST_WRONG = 0.2
 _PLACE_OF_ALIKE = 0.15  # 0.05 to 0.25 on clean sets of 3 to 10 classes
 MOST_WAITED, MANY_TIMES = 0.4, 10.0

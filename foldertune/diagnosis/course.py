@@ -16,10 +16,10 @@ from foldertune.records import EpochRecord
 MUCH_FASTER, MUCH_SLOWER = 3.0, 0.25  # times the usual rate
 FEW_STEPS = 10
 IDLE_SHARE = (
-    0.65  # of the epochs: with 12 pictures of a class it was 0.92, in automatic plans for 100 pictures up to 0.55
+    0.65  # of the epochs: with 12 pictures of a class it was 0.92, in automatic plans for 100 pictures 0.55 to 0.7
 )
-# How far validation surely stays below training where it is a warning: 12 pictures of a class 0.26 and more, automatic plans for 100
-# pictures, which lost nothing by it, up to 0.11.
+# How far validation surely stays below training where it is a warning: on the runs that it was chosen on 0.26 and more with 12
+# pictures of a class, up to 0.11 in automatic plans for 100 pictures (docs/log.md).
 FAR_APART = 0.15
 KNOWN_BY_HEART = 0.03  # of the loss of guessing: pictures that are answered with this loss teach nothing more
 
